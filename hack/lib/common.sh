@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# What every script below hack/ uses: how to speak, how to fail, how to be root.
+
+say() { printf '%s\n' "$*" >&2; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# Runs a command as root: directly where we are root, else with sudo.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# A duration since $1 (a value of now_ms) as seconds with one digit.
+now_ms() { date +%s%3N; }
+since() { local ms=$(($(now_ms) - $1)); printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100)); }

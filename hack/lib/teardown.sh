@@ -1,0 +1,159 @@
+# shellcheck shell=bash
+# Takes away all that a cluster directory $D holds, half-made or broken as it may be.
+# Sourced by hack/dev after common.sh and cluster.sh.
+
+# Mount points below directory $1, deepest first.
+mounts_below() {
+  awk -v d="$1/" 'index($5 "/", d) == 1 {print $5}' /proc/self/mountinfo | sort -r |
+    while IFS= read -r path; do printf '%b\n' "$path"; done
+}
+
+# Loop devices whose backing file is below directory $1.
+loops_below() {
+  local file
+  for file in /sys/block/loop*/loop/backing_file; do
+    [ -e "$file" ] || continue
+    case "$(cat "$file" 2>/dev/null)" in "$1"/*) file=${file#/sys/block/}; echo "/dev/${file%%/*}" ;; esac
+  done
+}
+
+# Kernel RBD devices of the cluster with fsid $1, as ids.
+krbd_of() {
+  local file
+  for file in /sys/bus/rbd/devices/*/cluster_fsid; do
+    [ -e "$file" ] && [ "$(cat "$file")" = "$1" ] || continue
+    file=${file%/cluster_fsid}
+    echo "${file##*/}"
+  done
+}
+
+# Pids of processes that belong to $D: programs of ours, of Ceph or of Postgres with an argument
+# below it. A user's editor or pager on a file of it is not ours to end.
+processes_of() {
+  local dir pid
+  for dir in /proc/[0-9]*; do
+    pid=${dir#/proc/}
+    case "$(cat "$dir/comm" 2>/dev/null)" in
+      aldaas* | ceph-mon | ceph-mgr | ceph-osd | radosgw | postgres) ;;
+      *) continue ;;
+    esac
+    [ "$pid" != $$ ] && [ "$(process_state "$pid")" != Z ] && names_directory "$pid" "$1" && echo "$pid"
+  done
+  return 0
+}
+
+# What is left of directory $1, one line each; nothing when it is gone without a trace.
+leftovers() {
+  local pid
+  mounts_below "$1" | sed 's/^/mount /'
+  loops_below "$1" | sed 's/^/loop device /'
+  for pid in $(processes_of "$1"); do echo "process $pid: $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline")"; done
+  [ ! -e "$1" ] || echo "directory $1"
+}
+
+# ---- taking it away --------------------------------------------------------------------------
+
+# Processes that keep a mount busy: their directory, root or an open file is below $1.
+holders_of() {
+  local dir link
+  for dir in /proc/[0-9]*; do
+    for link in "$dir"/cwd "$dir"/root "$dir"/exe "$dir"/fd/*; do
+      case "$(readlink "$link" 2>/dev/null)" in
+        "$1" | "$1"/*) echo "${dir#/proc/}"; break ;;
+      esac
+    done
+  done
+}
+
+# Unmounts $1 within $2 seconds. A file system whose server hangs would hold us for ever, so the
+# work is left to the background and watched.
+unmount() {
+  local pid tries=$(($2 * 20))
+  as_root umount "$1" 2>/dev/null &
+  pid=$!
+  while [ $((tries -= 1)) -gt 0 ] && [ -d "/proc/$pid" ] && [ "$(process_state $pid)" != Z ]; do sleep 0.05; done
+  [ $tries -gt 0 ] && wait $pid
+}
+
+is_fuse() { awk -v m="$1" '$5 == m { for (i = 7; $i != "-"; i++); if ($(i + 1) ~ /^fuse/) found = 1 } END { exit !found }' /proc/self/mountinfo; }
+
+# Makes the kernel answer every request to the FUSE mounts below $1 with an error.
+abort_fuse() {
+  local minor
+  awk -v d="$1/" 'index($5, d) == 1 { for (i = 7; $i != "-"; i++); if ($(i + 1) ~ /^fuse/) { split($3, dev, ":"); print dev[2] } }' /proc/self/mountinfo |
+    while read -r minor; do
+      echo 1 | as_root tee "/sys/fs/fuse/connections/$minor/abort" >/dev/null 2>&1 || true
+    done
+}
+
+# Ends the processes of $1 except FUSE servers: while those serve, the rest can stop cleanly.
+end_programs() {
+  local pid name
+  for pid in $(processes_of "$1"); do
+    name=$(cat "/proc/$pid/comm" 2>/dev/null) || continue
+    case "$name" in
+      aldaas-fuse | ceph-* | radosgw) continue ;;
+      postgres) kill -QUIT "$pid" 2>/dev/null ;; # at once: nobody wants this data any more
+    esac
+    stop_process "$pid" 5
+  done
+}
+
+unmount_volumes() {
+  local path pid
+  while read -r path; do
+    [ "$2" = all ] || ! is_fuse "$path" || continue
+    unmount "$path" 10 && continue
+    for pid in $(holders_of "$path"); do [ "$pid" = $$ ] || stop_process "$pid" 2; done
+    unmount "$path" 5 && continue
+    abort_fuse "$1"
+    end_fuse "$1"
+    unmount "$path" 5 || as_root umount -l "$path" || true
+  done < <(mounts_below "$1")
+}
+
+detach_loops() {
+  local device tries=100
+  for device in $(loops_below "$1"); do as_root losetup -d "$device" 2>/dev/null || true; done
+  while [ -n "$(loops_below "$1")" ] && [ $((tries -= 1)) -gt 0 ]; do sleep 0.05; done
+}
+
+detach_krbd() {
+  local fsid id
+  fsid=$(sed -n 's/^fsid = //p' "$1/ceph.conf" 2>/dev/null) || return 0
+  for id in $(krbd_of "${fsid:-none}"); do
+    echo "$id force" | as_root tee /sys/bus/rbd/remove_single_major >/dev/null 2>&1 ||
+      echo "$id force" | as_root tee /sys/bus/rbd/remove >/dev/null || true
+  done
+}
+
+end_fuse() {
+  local pid
+  for pid in $(processes_of "$1"); do
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != aldaas-fuse ] || stop_process "$pid" 3
+  done
+}
+
+# The daemons' data goes away with them, so there is nothing to flush: they are killed.
+end_daemons() {
+  local pid
+  for pid in $(processes_of "$1"); do kill -KILL "$pid" 2>/dev/null; done
+  for pid in $(processes_of "$1"); do stop_process "$pid" 5; done
+}
+
+remove_everything() {
+  local left tries=20
+  if [ -d "$D" ]; then
+    [ -e "$D/.aldaas-dev" ] || [ -z "$(ls -A "$D")" ] || die "$D was not made by hack/dev; not touched"
+  fi
+  end_programs "$D"
+  unmount_volumes "$D" volumes
+  detach_loops "$D"
+  detach_krbd "$D"
+  end_fuse "$D"
+  unmount_volumes "$D" all
+  end_daemons "$D"
+  rm -rf --one-file-system "$D" 2>/dev/null || as_root rm -rf --one-file-system "$D" || true
+  while left=$(leftovers "$D") && [ -n "$left" ] && [ $((tries -= 1)) -gt 0 ]; do sleep 0.1; done
+  [ -z "$left" ] || { say "left over in spite of all:"; say "$left"; return 1; }
+}
