@@ -177,6 +177,7 @@ keyring = $D/rgw/keyring
 rgw data = $D/rgw
 rgw frontends = beast endpoint=$ADDR:$S3_PORT
 rgw thread pool size = 64
+rgw max put size = 1099511627776
 rgw run sync thread = false
 rgw enable usage log = false
 rgw rados pool pg num min = 1
@@ -265,7 +266,6 @@ make_s3_user() {
 }
 
 make_bucket() {
-  # curl before 8 signs a Host without its port unless told what it is
-  curl -fsS -o /dev/null -X PUT -H "Host: $ADDR:$S3_PORT" --aws-sigv4 aws:amz:us-east-1:s3 --user "$ACCESS_KEY:$SECRET_KEY" \
-    "http://$ADDR:$S3_PORT/$1"
+  AWS_ENDPOINT_URL=http://$ADDR:$S3_PORT AWS_ACCESS_KEY_ID=$ACCESS_KEY AWS_SECRET_ACCESS_KEY=$SECRET_KEY \
+    AWS_REGION=us-east-1 "$HACK/s3" mb "$1"
 }
