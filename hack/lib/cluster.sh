@@ -6,6 +6,8 @@
 # $D/run                  sockets, one pid file for each daemon
 # $D/aldaas-run           where aldaas keeps its mounts
 
+# In the order in which they start.
+# shellcheck disable=SC2034
 DAEMONS=(mon mgr osd rgw)
 
 # ---- daemons ---------------------------------------------------------------------------------
@@ -87,8 +89,8 @@ listens() { (: <"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
 # Prints $1 free ports. Several clusters may start at once, so what is handed out is remembered
 # for two minutes, which is long enough for the daemon to listen on it.
 choose_ports() {
-  local book="${TMPDIR:-/tmp}/aldaas-ports-$(id -u)" now port wanted=$1
-  now=$(date +%s)
+  local book now port wanted=$1
+  book=${TMPDIR:-/tmp}/aldaas-ports-$(id -u) now=$(date +%s)
   (
     flock 8
     touch "$book"
@@ -164,6 +166,7 @@ keyring = $D/osd/keyring
 osd objectstore = bluestore
 bluestore block size = $OSD_BYTES
 bluestore block create = true
+bluestore fsck on mkfs = false
 osd memory target = 939524096
 osd memory cache min = 67108864
 osd max pg per osd hard ratio = 10
@@ -184,7 +187,9 @@ rgw rados pool pg num min = 1
 rgw gc max objs = 1
 rgw lc max objs = 1
 rgw objexp hints num shards = 1
-rgw num control oids = 1
+# one gateway needs to tell no other; with the cache on, the first write after a crash waits 30 s for
+# the answer of the gateway that is no more
+rgw cache enabled = false
 rgw override bucket index max shards = 1
 admin socket = $D/run/rgw.asok
 CONF

@@ -21,7 +21,7 @@ loops_below() {
 krbd_of() {
   local file
   for file in /sys/bus/rbd/devices/*/cluster_fsid; do
-    [ -e "$file" ] && [ "$(cat "$file")" = "$1" ] || continue
+    [ "$(cat "$file" 2>/dev/null)" = "$1" ] || continue
     file=${file%/cluster_fsid}
     echo "${file##*/}"
   done

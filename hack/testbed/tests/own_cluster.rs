@@ -20,8 +20,8 @@ fn a_cluster_of_ones_own_can_be_stopped_frozen_mended_and_removed() {
     assert!(!answers());
     cluster.thaw(Daemon::Osd);
     assert!(answers());
-    cluster.stop(Daemon::Osd);
     cluster.stop(Daemon::Rgw);
+    cluster.stop(Daemon::Osd);
     assert!(!answers());
     cluster.start_again(Daemon::Osd);
     cluster.start_again(Daemon::Rgw);

@@ -1,0 +1,17 @@
+# shellcheck shell=bash
+# How the programs are built. Sourced after common.sh.
+#
+# aldaas-restore is static, for it runs inside images that hold a database engine and little else;
+# everything that talks to Ceph links librbd. So the two are built with different flags.
+
+STATIC_TARGET=x86_64-unknown-linux-gnu
+
+# Runs cargo for aldaas-restore alone: as_static build -p aldaas-restore ...
+as_static() {
+  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo "$1" --target "$STATIC_TARGET" -p aldaas-restore "${@:2}"
+}
+
+# Runs cargo for everything else.
+as_linked() { cargo "$1" --workspace --exclude aldaas-restore "${@:2}"; }
+
+target_dir() { cargo metadata --format-version 1 --no-deps | /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'; }
