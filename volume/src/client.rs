@@ -1,0 +1,260 @@
+//! The other end of the control socket: asking the FUSE server, and starting it where it isn't there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Doing, Error};
+use crate::layout::{self, Layout};
+use crate::protocol::{Attached, Request, Response};
+use crate::spec::ImageSpec;
+
+/// How long starting the server, a stop of the one before included, may take.
+const START_PATIENCE: Duration = Duration::from_secs(45);
+/// How long one answer may take; librbd's own time-outs are shorter.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a server that said it stops may take to be gone.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the server writes on its standard output when it serves.
+pub(crate) const READY: &str = "ready";
+/// The same when another server already serves this run directory.
+pub(crate) const TAKEN: &str = "taken";
+
+/// The FUSE server of one run directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub layout: Layout,
+    pub program: PathBuf,
+    pub ceph: aldaas_rbd::ConnectOptions,
+}
+
+/// What came back, or that nobody was there (any more) to answer.
+enum Answer {
+    Said(Response),
+    Nobody,
+}
+
+impl Client {
+    /// Attaches the image, starting the server where needed.
+    pub fn attach(&self, spec: &ImageSpec, read_only: bool) -> Result<Attached, Error> {
+        let request = Request::Attach { spec: spec.clone(), read_only };
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            match self.ask(&request)? {
+                Answer::Said(Response::Attached(attached)) => return Ok(attached),
+                Answer::Said(Response::Failed { errno: Some(libc_enoent), .. })
+                    if libc_enoent == rustix::io::Errno::NOENT.raw_os_error() =>
+                {
+                    return Err(Error::ImageNotFound { spec: spec.to_string() });
+                }
+                // It is about to end: wait until it has, then start another.
+                Answer::Said(Response::Stopping) => self.wait_until_gone()?,
+                Answer::Said(other) => return Err(unexpected(format!("attach {spec}"), other)),
+                Answer::Nobody => self.start()?,
+            }
+            if Instant::now() > deadline {
+                let detail = "no server answered in time; its log is fuse.log in the run directory".to_owned();
+                return Err(Error::ServerStart { program: self.program.clone(), detail });
+            }
+        }
+    }
+
+    /// Detaches the image; nothing to do where no server runs.
+    pub fn detach(&self, spec: &ImageSpec) -> Result<(), Error> {
+        match self.ask(&Request::Detach { spec: spec.clone() })? {
+            Answer::Said(Response::Detached | Response::Stopping) | Answer::Nobody => Ok(()),
+            Answer::Said(other) => Err(unexpected(format!("detach {spec}"), other)),
+        }
+    }
+
+    /// What is attached; `None` where no server runs.
+    pub fn list(&self) -> Result<Option<Vec<Attached>>, Error> {
+        match self.ask(&Request::List)? {
+            Answer::Said(Response::List { images, .. }) => Ok(Some(images)),
+            Answer::Said(Response::Stopping) | Answer::Nobody => Ok(None),
+            Answer::Said(other) => Err(unexpected("list".to_owned(), other)),
+        }
+    }
+
+    /// Ends a server that was started on demand and has nothing attached, and waits until it is gone.
+    pub fn stop_if_idle(&self) -> Result<(), Error> {
+        match self.ask(&Request::Stop { force: false, on_demand_only: true })? {
+            Answer::Said(Response::Stopping) => self.wait_until_gone(),
+            _ => Ok(()),
+        }
+    }
+
+    /// True while a server runs (or is just starting or ending).
+    pub fn server_alive(&self) -> Result<bool, Error> {
+        Ok(self.lock_server()?.is_none() && self.layout.server_lock().exists())
+    }
+
+    /// Takes the server's lock: `Some` means that no server runs and none can start while it is held, or that
+    /// there is no lock file at all.
+    pub fn lock_server(&self) -> Result<Option<ServerAbsent>, Error> {
+        let path = self.layout.server_lock();
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Ok(layout::lock_if_current(file, &path)?.map(|f| ServerAbsent { _lock: Some(f) })),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Some(ServerAbsent { _lock: None })),
+            Err(e) => Err(e).doing(|| format!("open {}", path.display())),
+        }
+    }
+
+    /// Waits until the server that ends has let go of everything.
+    pub fn wait_until_gone(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.server_alive()? {
+            if Instant::now() > deadline {
+                let what = "the FUSE server, which is ending,".to_owned();
+                return Err(Error::Busy { what, holders: Vec::new() });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Sends one request.
+    pub fn request(&self, request: &Request) -> Result<Option<Response>, Error> {
+        match self.ask(request)? {
+            Answer::Said(response) => Ok(Some(response)),
+            Answer::Nobody => Ok(None),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, Error> {
+        let Some(stream) = connect(self.layout.run_dir())? else { return Ok(Answer::Nobody) };
+        match exchange(&stream, request) {
+            Ok(Some(response)) => Ok(Answer::Said(response)),
+            // It ended between accepting and answering.
+            Ok(None) => Ok(Answer::Nobody),
+            Err(e) if is_gone(&e) => Ok(Answer::Nobody),
+            Err(source) => Err(Error::Io { doing: "ask the FUSE server".to_owned(), source }),
+        }
+    }
+
+    /// Starts the server in a session of its own and returns when it serves, or when another does.
+    fn start(&self) -> Result<(), Error> {
+        let failed = |detail: String| Error::ServerStart { program: self.program.clone(), detail };
+        let log_path = self.layout.server_log();
+        let mut log = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&log_path)
+            .doing(|| format!("open {}", log_path.display()))?;
+        let log_start = log.seek(SeekFrom::End(0)).unwrap_or(0);
+        let stderr = log.try_clone().doing(|| "duplicate the log's handle".to_owned())?;
+        let mut child = Command::new(&self.program)
+            .args(self.arguments())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(|e| failed(format!("{e}; is it installed beside this program?")))?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            // The server lets go of its standard output in any case: this ends with it at the latest.
+            let _ = BufReader::new(stdout).read_line(&mut line);
+        }
+        match line.trim() {
+            READY => {
+                // Whoever lives longer than the server has to collect it.
+                std::thread::spawn(move || child.wait());
+                Ok(())
+            }
+            TAKEN => {
+                let _ = child.wait();
+                std::thread::sleep(Duration::from_millis(2));
+                Ok(())
+            }
+            _ => {
+                let status = child.wait().map(|s| s.to_string()).unwrap_or_default();
+                Err(failed(format!("{status}: {}", tail(&mut log, log_start))))
+            }
+        }
+    }
+
+    fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut args: Vec<std::ffi::OsString> =
+            vec!["serve".into(), "--on-demand".into(), "--run-dir".into(), self.layout.run_dir().into()];
+        let mut option = |name: &str, value: std::ffi::OsString| args.extend([name.into(), value]);
+        if let Some(conf) = &self.ceph.conf {
+            option("--ceph-conf", conf.into());
+        }
+        if let Some(keyring) = &self.ceph.keyring {
+            option("--keyring", keyring.into());
+        }
+        option("--user", (&self.ceph.user).into());
+        option("--connect-timeout", self.ceph.connect_timeout.as_secs().max(1).to_string().into());
+        option("--operation-timeout", self.ceph.operation_timeout.as_secs().max(1).to_string().into());
+        for (key, value) in &self.ceph.overrides {
+            option("--ceph-option", format!("{key}={value}").into());
+        }
+        args
+    }
+}
+
+/// Proof that no server runs in the run directory for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct ServerAbsent {
+    _lock: Option<File>,
+}
+
+/// The socket's path may be longer than a socket address can hold (107 bytes), so it is reached through the
+/// directory's descriptor.
+pub(crate) fn short_socket_path(run_dir: &Path) -> Result<(File, PathBuf), Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(run_dir, flags, Mode::empty()).doing(|| format!("open {}", run_dir.display()))?;
+    let directory = File::from(directory);
+    let path = PathBuf::from(format!("/proc/self/fd/{}/fuse.sock", directory.as_raw_fd()));
+    Ok((directory, path))
+}
+
+fn connect(run_dir: &Path) -> Result<Option<UnixStream>, Error> {
+    let (_directory, path) = short_socket_path(run_dir)?;
+    match UnixStream::connect(path) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(e) if is_gone(&e) => Ok(None),
+        Err(e) => Err(e).doing(|| format!("connect to {}/fuse.sock", run_dir.display())),
+    }
+}
+
+fn exchange(mut stream: &UnixStream, request: &Request) -> std::io::Result<Option<Response>> {
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    if BufReader::new(stream).read_line(&mut answer)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_str(&answer)?))
+}
+
+fn is_gone(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    matches!(e.kind(), NotFound | ConnectionRefused | ConnectionReset | BrokenPipe)
+}
+
+fn unexpected(doing: String, response: Response) -> Error {
+    match response {
+        Response::Failed { message, errno } => Error::Server { doing, detail: message, errno },
+        other => Error::Server { doing, detail: format!("unexpected answer {other:?}"), errno: None },
+    }
+}
+
+fn tail(log: &mut File, from: u64) -> String {
+    let mut text = Vec::new();
+    let _ = log.seek(SeekFrom::Start(from)).and_then(|_| log.read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(3)..].join("; ")
+}

@@ -1,0 +1,187 @@
+//! The kernel's RBD client, through sysfs alone.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aldaas_rbd::ConnectOptions;
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use crate::cephconf::{self, Access};
+use crate::error::{Doing, Error};
+use crate::spec::ImageSpec;
+use crate::{holders, mountinfo, tool};
+
+const BUS: &str = "/sys/bus/rbd";
+/// How long an unmap waits for whoever looks at the device in passing (udev probes new devices).
+const UNMAP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A mapped image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KrbdDevice {
+    /// The N of `/dev/rbdN`.
+    pub id: u32,
+    pub spec: ImageSpec,
+    /// `-` for the image itself.
+    pub snapshot: String,
+    /// `major:minor`.
+    pub device: (u32, u32),
+    pub read_only: bool,
+}
+
+impl KrbdDevice {
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/rbd{}", self.id))
+    }
+
+    pub fn is_of(&self, spec: &ImageSpec) -> bool {
+        self.spec == *spec && self.snapshot == "-"
+    }
+}
+
+/// True where the kernel can map images, after loading its module if there is one.
+pub(crate) fn available() -> bool {
+    let there = || Path::new(BUS).join("add").exists();
+    // A missing modprobe is the same answer as a missing module.
+    there() || (tool::run("modprobe", &["rbd"]).is_ok() && there())
+}
+
+/// All images mapped on this machine.
+pub(crate) fn devices() -> Result<Vec<KrbdDevice>, Error> {
+    let directory = Path::new(BUS).join("devices");
+    match std::fs::read_dir(&directory) {
+        Ok(entries) => {
+            Ok(entries.filter_map(Result::ok).filter_map(|e| observe(&e.path(), Path::new("/sys/block"))).collect())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).doing(|| format!("list {}", directory.display())),
+    }
+}
+
+fn observe(entry: &Path, blocks: &Path) -> Option<KrbdDevice> {
+    let id = entry.file_name()?.to_str()?.parse().ok()?;
+    let read = |name: &str| Some(std::fs::read_to_string(entry.join(name)).ok()?.trim_end_matches('\n').to_owned());
+    let block = |name: &str| std::fs::read_to_string(blocks.join(format!("rbd{id}")).join(name)).ok();
+    let spec = ImageSpec { pool: read("pool")?, namespace: read("pool_ns").unwrap_or_default(), image: read("name")? };
+    Some(KrbdDevice {
+        id,
+        spec,
+        snapshot: read("current_snap")?,
+        device: mountinfo::parse_device(&block("dev")?)?,
+        read_only: block("ro")?.trim() == "1",
+    })
+}
+
+/// Maps the image, or finds it mapped.
+pub(crate) fn attach(spec: &ImageSpec, read_only: bool, ceph: &ConnectOptions) -> Result<KrbdDevice, Error> {
+    if !available() {
+        return Err(Error::NoKrbd);
+    }
+    let find = || Ok::<_, Error>(devices()?.into_iter().find(|d| d.is_of(spec)));
+    if let Some(device) = find()? {
+        return Ok(device);
+    }
+    let command = map_command(spec, read_only, &ceph.user, &cephconf::access(ceph)?);
+    match write_bus("add", &command) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Err(Error::ImageNotFound { spec: spec.to_string() }),
+        Err(e) => return Err(e).doing(|| format!("map {spec} in the kernel (its log, dmesg, says more)")),
+    }
+    let device = find()?.ok_or(Errno::NODEV).doing(|| format!("find the device of {spec}, just mapped"))?;
+    make_node(&device)?;
+    Ok(device)
+}
+
+/// What is written to `add_single_major`: `<monitors> <options> <pool> <image> <snapshot>`.
+fn map_command(spec: &ImageSpec, read_only: bool, user: &str, access: &Access) -> String {
+    let mut options = vec![format!("name={user}")];
+    options.extend(access.secret.iter().map(|secret| format!("secret={secret}")));
+    if access.messenger_v2 {
+        options.push("ms_mode=prefer-crc".to_owned());
+    }
+    if !spec.namespace.is_empty() {
+        options.push(format!("_pool_ns={}", spec.namespace));
+    }
+    // A writer holds the image's lock for as long as it is mapped: a second writer is refused, not taken turns with.
+    options.push(if read_only { "ro" } else { "exclusive" }.to_owned());
+    format!("{} {} {} {} -", access.monitors, options.join(","), spec.pool, spec.image)
+}
+
+/// Unmaps the image. One that isn't mapped any more is fine.
+pub(crate) fn detach(device: &KrbdDevice) -> Result<(), Error> {
+    let deadline = Instant::now() + UNMAP_PATIENCE;
+    while devices()?.iter().any(|d| d.id == device.id && d.spec == device.spec) {
+        match write_bus("remove", &device.id.to_string()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(Errno::BUSY) => {
+                let path = device.path();
+                return Err(Error::Busy { holders: holders::of_device(&path), what: path.display().to_string() });
+            }
+            Err(e) => return Err(e).doing(|| format!("unmap {} ({})", device.path().display(), device.spec)),
+        }
+    }
+    Ok(())
+}
+
+/// Writes to `<verb>_single_major`, or to `<verb>` where the module was loaded without it.
+fn write_bus(verb: &str, command: &str) -> Result<(), Errno> {
+    let errno = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+    let single = Path::new(BUS).join(format!("{verb}_single_major"));
+    let path = if single.exists() { single } else { Path::new(BUS).join(verb) };
+    let mut file = OpenOptions::new().write(true).open(path).map_err(errno)?;
+    file.write_all(command.as_bytes()).map_err(errno)
+}
+
+/// devtmpfs makes the node; a container's /dev may not be one.
+fn make_node(device: &KrbdDevice) -> Result<(), Error> {
+    let path = device.path();
+    let number = rustix::fs::makedev(device.device.0, device.device.1);
+    match rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e).doing(|| format!("make {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(secret: Option<&str>, messenger_v2: bool) -> Access {
+        Access { monitors: "10.0.0.1:6789".into(), messenger_v2, secret: secret.map(str::to_owned) }
+    }
+
+    #[test]
+    fn the_map_command_is_what_the_kernel_parses() {
+        let spec = ImageSpec::new("aldaas", "clone", "csi-1");
+        assert_eq!(
+            map_command(&spec, false, "admin", &access(Some("c2Vj"), false)),
+            "10.0.0.1:6789 name=admin,secret=c2Vj,_pool_ns=clone,exclusive aldaas csi-1 -"
+        );
+        let plain = ImageSpec::new("rbd", "", "x");
+        assert_eq!(
+            map_command(&plain, true, "node", &access(None, true)),
+            "10.0.0.1:6789 name=node,ms_mode=prefer-crc,ro rbd x -"
+        );
+    }
+
+    #[test]
+    fn a_device_is_read_from_sysfs_with_and_without_a_rados_namespace() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bus, blocks) = (dir.path().join("3"), dir.path().join("block"));
+        std::fs::create_dir_all(&bus).unwrap();
+        std::fs::create_dir_all(blocks.join("rbd3")).unwrap();
+        let files = [("pool", "p\n"), ("pool_ns", "golden\n"), ("name", "i\n"), ("current_snap", "-\n")];
+        files.iter().for_each(|(name, text)| std::fs::write(bus.join(name), text).unwrap());
+        assert_eq!(observe(&bus, &blocks), None);
+        std::fs::write(blocks.join("rbd3/dev"), "252:48\n").unwrap();
+        std::fs::write(blocks.join("rbd3/ro"), "1\n").unwrap();
+        let device = observe(&bus, &blocks).unwrap();
+        assert_eq!((device.id, device.device, device.read_only), (3, (252, 48), true));
+        assert!(device.is_of(&ImageSpec::new("p", "golden", "i")));
+        assert!(!device.is_of(&ImageSpec::new("p", "", "i")));
+        assert_eq!(device.path(), Path::new("/dev/rbd3"));
+    }
+}

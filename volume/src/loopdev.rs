@@ -1,0 +1,196 @@
+//! Loop devices: a block device over a file of the FUSE server.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use crate::error::{Doing, Error};
+use crate::{holders, mountinfo, sys};
+
+/// How often to ask for another device when somebody else was faster.
+const RACES: u32 = 200;
+/// How long a cleared device may take to let go of its file.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// The sector size that krbd has too: a file system made on one kind of device must mount on the other.
+const BLOCK_SIZE: u32 = 512;
+
+/// A loop device bound to a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoopDevice {
+    /// The N of `/dev/loopN`.
+    pub number: u32,
+    /// `major:minor`.
+    pub device: (u32, u32),
+    /// The file, as the kernel reports its path.
+    pub backing: PathBuf,
+    /// Read-only.
+    pub read_only: bool,
+}
+
+impl LoopDevice {
+    /// `/dev/loopN`.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/loop{}", self.number))
+    }
+}
+
+/// All bound loop devices of the machine, from sysfs.
+pub fn list() -> Result<Vec<LoopDevice>, Error> {
+    let entries = match std::fs::read_dir("/sys/block") {
+        Ok(entries) => entries,
+        Err(e) => return Err(e).doing(|| "list /sys/block".to_owned()),
+    };
+    Ok(entries.filter_map(Result::ok).filter_map(|e| observe(e.file_name().to_str()?)).collect())
+}
+
+/// The bound loop devices over `file`, or over anything below it.
+pub fn over(file: &Path) -> Result<Vec<LoopDevice>, Error> {
+    Ok(list()?.into_iter().filter(|l| l.backing.starts_with(file)).collect())
+}
+
+fn observe(name: &str) -> Option<LoopDevice> {
+    let number = name.strip_prefix("loop")?.parse().ok()?;
+    let sys = Path::new("/sys/block").join(name);
+    let backing = std::fs::read_to_string(sys.join("loop/backing_file")).ok()?;
+    let backing = backing.trim_end_matches('\n');
+    let device = mountinfo::parse_device(&std::fs::read_to_string(sys.join("dev")).ok()?)?;
+    let read_only = std::fs::read_to_string(sys.join("ro")).ok()?.trim() == "1";
+    // The kernel marks a file that its server no longer lists.
+    let backing = PathBuf::from(backing.strip_suffix(" (deleted)").unwrap_or(backing));
+    Some(LoopDevice { number, device, backing, read_only })
+}
+
+/// Binds a free loop device to `backing`, with direct I/O where the kernel accepts it. Other processes may take
+/// devices at the same time.
+pub(crate) fn attach(backing: &Path, read_only: bool) -> Result<LoopDevice, Error> {
+    fail::fail_point!("volume::no-free-loop", |_| Err(Error::NoFreeLoop { detail: "injected".to_owned() }));
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .open(backing)
+        .doing(|| format!("open {}", backing.display()))?;
+    let none = |what: &str, e: &dyn std::fmt::Display| Error::NoFreeLoop { detail: format!("{what}: {e}") };
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")
+        .map_err(|e| none("open /dev/loop-control", &e))?;
+    let flags = sys::LO_DIRECT_IO | if read_only { sys::LO_READ_ONLY } else { 0 };
+    for attempt in 0..RACES {
+        let number = sys::loop_get_free(&control).map_err(|e| none("ask /dev/loop-control", &e))?;
+        let device = open_node(number, read_only)?;
+        match sys::loop_configure(&device, &file, &backing.to_string_lossy(), BLOCK_SIZE, flags) {
+            Ok(()) => {
+                return observe(&format!("loop{number}"))
+                    .ok_or_else(|| none(&format!("/dev/loop{number}"), &"vanished while it was being bound"));
+            }
+            // Another process bound this one between the two calls.
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(u64::from(attempt.min(20)))),
+            Err(e) => return Err(e).doing(|| format!("bind /dev/loop{number} to {}", backing.display())),
+        }
+    }
+    Err(none("bind a loop device", &format!("lost the race for one {RACES} times")))
+}
+
+/// Opens `/dev/loopN`, and makes the node where nobody did (a container's /dev has only those of its start).
+fn open_node(number: u32, read_only: bool) -> Result<File, Error> {
+    let path = PathBuf::from(format!("/dev/loop{number}"));
+    let open = || OpenOptions::new().read(true).write(!read_only).open(&path);
+    let result = match open() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => make_node(number, &path).and_then(|()| open()),
+        other => other,
+    };
+    let file = result.map_err(|e| Error::NoFreeLoop { detail: format!("open {}: {e}", path.display()) })?;
+    match file.metadata() {
+        Ok(m) if m.file_type().is_block_device() => Ok(file),
+        _ => Err(Error::NoFreeLoop { detail: format!("{} is no block device", path.display()) }),
+    }
+}
+
+fn make_node(number: u32, path: &Path) -> std::io::Result<()> {
+    let text = std::fs::read_to_string(format!("/sys/block/loop{number}/dev"))?;
+    let (major, minor) = mountinfo::parse_device(&text).ok_or(Errno::NODEV)?;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let device = rustix::fs::makedev(major, minor);
+    match rustix::fs::mknodat(rustix::fs::CWD, path, FileType::BlockDevice, mode, device) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Lets go of the device's file and waits until the kernel has. One that is already free is fine.
+pub(crate) fn detach(device: &LoopDevice) -> Result<(), Error> {
+    let name = format!("loop{}", device.number);
+    let still_ours = || observe(&name).is_some_and(|now| now.backing == device.backing);
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    while still_ours() {
+        {
+            let node = open_node(device.number, true)?;
+            // Between looking and opening it may have been freed and taken by somebody else; as long as it is
+            // bound to our file, nobody else frees it.
+            if !still_ours() {
+                break;
+            }
+            match sys::loop_clear(&node) {
+                Ok(()) | Err(Errno::NXIO | Errno::BUSY) => {}
+                Err(e) => return Err(e).doing(|| format!("free /dev/{name}")),
+            }
+        }
+        if !still_ours() {
+            break;
+        }
+        if Instant::now() > deadline {
+            let what = format!("/dev/{name}");
+            return Err(Error::Busy { holders: holders::of_device(Path::new(&what)), what });
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_callers_at_once_each_get_a_loop_device_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir_path = dir.path().canonicalize().unwrap();
+        let threads: Vec<_> = (0..8)
+            .map(|i| {
+                let file = dir_path.join(format!("f{i}"));
+                std::fs::write(&file, vec![0; 1 << 20]).unwrap();
+                std::thread::spawn(move || attach(&file, false).unwrap())
+            })
+            .collect();
+        let devices: Vec<LoopDevice> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+        let mut numbers: Vec<u32> = devices.iter().map(|d| d.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 8);
+        assert_eq!(over(&dir_path).unwrap().len(), 8);
+        for device in &devices {
+            detach(device).unwrap();
+            detach(device).unwrap();
+        }
+        assert_eq!(over(&dir_path).unwrap(), []);
+    }
+
+    #[test]
+    fn a_busy_loop_device_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().canonicalize().unwrap().join("f");
+        std::fs::write(&file, vec![0; 1 << 20]).unwrap();
+        let device = attach(&file, true).unwrap();
+        assert!(device.read_only);
+        let held = File::open(device.path()).unwrap();
+        let error = detach(&device).unwrap_err();
+        assert!(error.is_busy() && error.to_string().contains(&std::process::id().to_string()), "{error}");
+        drop(held);
+        detach(&device).unwrap();
+    }
+}

@@ -1,0 +1,292 @@
+//! The node: create, open and close volumes. Every step is decided by what is observed, so a call may be repeated
+//! after any failure or crash.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use fail::fail_point;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::attach::{Device, Held};
+use crate::client::Client;
+use crate::error::{Doing, Error};
+use crate::layout::{self, Layout, VolumePaths};
+use crate::mountinfo::{self, Mount};
+use crate::spec::{AttachMode, ImageSpec, Mounted, NewVolume, OpenVolume};
+use crate::{filesystem, holders, krbd, marker, sys};
+
+/// How long an unmount waits for whoever looks at a file system in passing.
+const UNMOUNT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where and how volumes are kept on this machine.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Directory for sockets and mounts; `/run/aldaas` by default. Made where it is missing.
+    pub run_dir: PathBuf,
+    /// How to reach Ceph.
+    pub ceph: aldaas_rbd::ConnectOptions,
+    /// How images become block devices.
+    pub attach: AttachMode,
+    /// Path of `aldaas-fuse`.
+    pub fuse_program: PathBuf,
+}
+
+/// The volumes of one run directory on this machine. Cheap to make; keeps no state but what the kernel shows, so
+/// several processes may each have one.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) layout: Layout,
+    pub(crate) client: Client,
+    krbd: OnceLock<bool>,
+}
+
+impl Node {
+    /// Makes the run directory where it is missing.
+    ///
+    /// # Errors
+    /// When the directory can't be made.
+    pub fn new(config: NodeConfig) -> Result<Self, Error> {
+        let layout = Layout::new(&config.run_dir)?;
+        let client =
+            Client { layout: layout.clone(), program: config.fuse_program.clone(), ceph: config.ceph.clone() };
+        Ok(Self { config, layout, client, krbd: OnceLock::new() })
+    }
+
+    /// The run directory, canonical.
+    pub fn run_dir(&self) -> &Path {
+        self.layout.run_dir()
+    }
+
+    /// How images are attached here: what `auto` came to.
+    pub fn attach_mode(&self) -> AttachMode {
+        match self.config.attach {
+            AttachMode::Auto if *self.krbd.get_or_init(krbd::available) => AttachMode::Krbd,
+            AttachMode::Auto => AttachMode::Fuse,
+            fixed => fixed,
+        }
+    }
+
+    /// Makes a file system with `data/` and marker on an image that the caller made blank just before, and mounts
+    /// it. A failure undoes everything; the image may then hold half a file system and has to be removed.
+    ///
+    /// # Errors
+    /// [`Error::NotBlank`] where the image holds anything, [`Error::ImageNotFound`], [`Error::NoFreeLoop`],
+    /// [`Error::Tool`] when mkfs fails.
+    pub fn create(&self, spec: &ImageSpec, new: &NewVolume<'_>) -> Result<Mounted, Error> {
+        let paths = self.layout.volume(spec)?;
+        let _lock = self.layout.lock_volume(&paths)?;
+        if self.observe(spec, &paths)?.is_mounted() {
+            return Err(Error::OpenOtherwise { spec: spec.to_string(), found: "mounted", asked: "to be made new" });
+        }
+        self.undo_on_error(spec, &paths, || {
+            let device = self.attach_locked(spec, &paths, false)?;
+            filesystem::check_blank(spec, &device.path())?;
+            filesystem::make(new.filesystem, &device.path())?;
+            fail_point!("volume::after-mkfs");
+            self.mount(&device, new.filesystem, &paths, false, &[])?;
+            marker::write(&paths.fs, new.marker, new.owner)?;
+            self.bind(&paths)?;
+            Ok(mounted(spec, &device, &paths))
+        })
+    }
+
+    /// Attaches and mounts an image, checks its marker, and binds its `data/`. One that is already open in the same
+    /// way is fine. A failure undoes what this call did.
+    ///
+    /// # Errors
+    /// [`Error::NoMarker`], [`Error::WrongMarker`], [`Error::NoFilesystem`], [`Error::ImageNotFound`],
+    /// [`Error::OpenOtherwise`], [`Error::Damaged`], [`Error::NoFreeLoop`].
+    pub fn open(&self, spec: &ImageSpec, want: &OpenVolume<'_>) -> Result<Mounted, Error> {
+        let paths = self.layout.volume(spec)?;
+        let lock = self.layout.lock_volume(&paths)?;
+        let mut before = self.observe(spec, &paths)?;
+        if before.is_dead() {
+            self.close_locked(spec, &paths)?;
+            drop(lock);
+            return self.open(spec, want);
+        }
+        if let Some(fs) = before.fs.take() {
+            return self.open_mounted(spec, &paths, want, &fs);
+        }
+        self.undo_on_error(spec, &paths, || {
+            let device = self.attach_locked(spec, &paths, want.read_only)?;
+            let superblock = filesystem::probe(&device.path())?
+                .ok_or_else(|| Error::NoFilesystem { spec: spec.to_string() })?;
+            if superblock.needs_check {
+                if want.read_only {
+                    return Err(Error::NeedsRecovery { spec: spec.to_string() });
+                }
+                filesystem::check(spec, &device.path())?;
+            }
+            self.mount(&device, superblock.filesystem, &paths, want.read_only, &want.mount_options)?;
+            marker::check(spec, &paths.fs, want.expect)?;
+            self.bind(&paths)?;
+            Ok(mounted(spec, &device, &paths))
+        })
+    }
+
+    /// An open of what is already mounted: nothing is undone when it isn't what was asked for.
+    fn open_mounted(
+        &self,
+        spec: &ImageSpec,
+        paths: &VolumePaths,
+        want: &OpenVolume<'_>,
+        fs: &Mount,
+    ) -> Result<Mounted, Error> {
+        if fs.is_read_only() != want.read_only {
+            let name = |read_only| if read_only { "read-only" } else { "writable" };
+            let (found, asked) = (name(fs.is_read_only()), name(want.read_only));
+            return Err(Error::OpenOtherwise { spec: spec.to_string(), found, asked });
+        }
+        marker::check(spec, &paths.fs, want.expect)?;
+        self.bind(paths)?;
+        let device = self.attach_locked(spec, paths, want.read_only)?;
+        Ok(mounted(spec, &device, paths))
+    }
+
+    /// Unbinds, unmounts, detaches and removes the volume's directories, in that order, from whatever state it is
+    /// in. One that is unknown is fine. Works when the FUSE server is dead. Ends the FUSE server when it was
+    /// started on demand and this was its last image.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] names who still uses the volume.
+    pub fn close(&self, spec: &ImageSpec) -> Result<(), Error> {
+        let paths = self.layout.volume(spec)?;
+        let _lock = self.layout.lock_volume(&paths)?;
+        self.close_locked(spec, &paths)
+    }
+
+    /// [`trim`](Self::trim), then [`close`](Self::close). Returns the bytes that were discarded.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn close_trimmed(&self, spec: &ImageSpec) -> Result<u64, Error> {
+        let trimmed = self.trim(spec)?;
+        self.close(spec)?;
+        Ok(trimmed)
+    }
+
+    /// Gives the free space of a mounted volume back to RBD. Returns the bytes that were discarded.
+    ///
+    /// # Errors
+    /// When the volume isn't mounted here or the discard fails.
+    pub fn trim(&self, spec: &ImageSpec) -> Result<u64, Error> {
+        let paths = self.layout.volume(spec)?;
+        let doing = || format!("trim {spec}");
+        if mountinfo::at(&mountinfo::read()?, &paths.fs).next().is_none() {
+            return Err(Errno::NOENT).doing(|| format!("trim {spec}, which isn't mounted here"));
+        }
+        let root = std::fs::File::open(&paths.fs).doing(doing)?;
+        rustix::fs::syncfs(&root).doing(doing)?;
+        sys::fitrim(&root).doing(doing)
+    }
+
+    fn undo_on_error(
+        &self,
+        spec: &ImageSpec,
+        paths: &VolumePaths,
+        work: impl FnOnce() -> Result<Mounted, Error>,
+    ) -> Result<Mounted, Error> {
+        let result = work();
+        if let Err(error) = &result
+            && let Err(undo) = self.close_locked(spec, paths)
+        {
+            tracing::warn!(image = %spec, %error, %undo, "could not undo a failed open; close it again");
+        }
+        result
+    }
+
+    fn mount(
+        &self,
+        device: &Device,
+        filesystem: crate::Filesystem,
+        paths: &VolumePaths,
+        read_only: bool,
+        options: &[String],
+    ) -> Result<(), Error> {
+        layout::make_dir(&paths.fs, 0o711)?;
+        filesystem::mount(filesystem, &device.path(), &paths.fs, read_only, options)?;
+        fail_point!("volume::after-mount");
+        Ok(())
+    }
+
+    /// Binds `data/` of the mounted file system, and makes sure that it is that and nothing else: an engine must
+    /// never start on the host's own disk.
+    fn bind(&self, paths: &VolumePaths) -> Result<(), Error> {
+        let mounts = mountinfo::read()?;
+        let fs = mountinfo::at(&mounts, &paths.fs).next_back().ok_or(Errno::NODEV);
+        let fs = fs.doing(|| format!("bind data of {}, which isn't mounted", paths.fs.display()))?;
+        let bound = |mounts: &[Mount]| {
+            mountinfo::at(mounts, &paths.data)
+                .next_back()
+                .is_some_and(|m| m.device == fs.device && m.root == Path::new("/").join(marker::DATA))
+        };
+        if bound(&mounts) {
+            return Ok(());
+        }
+        layout::make_dir(&paths.data, 0o711)?;
+        let source = paths.fs.join(marker::DATA);
+        let doing = || format!("bind {} at {}", source.display(), paths.data.display());
+        rustix::mount::mount_bind(&source, &paths.data).doing(doing)?;
+        fail_point!("volume::after-bind");
+        if bound(&mountinfo::read()?) { Ok(()) } else { Err(Errno::STALE).doing(doing) }
+    }
+
+    pub(crate) fn close_locked(&self, spec: &ImageSpec, paths: &VolumePaths) -> Result<(), Error> {
+        let held = self.observe(spec, paths)?;
+        let dead = held.is_dead();
+        if !dead && !held.elsewhere.is_empty() {
+            let points: Vec<String> = held.elsewhere.iter().map(|m| m.point.display().to_string()).collect();
+            let what = format!("{spec}, also mounted at {},", points.join(", "));
+            return Err(Error::Busy { what, holders: holders::of_mounts(&held.elsewhere.iter().collect::<Vec<_>>()) });
+        }
+        unmount(&paths.data, dead)?;
+        fail_point!("volume::after-unbind");
+        unmount(&paths.fs, dead)?;
+        fail_point!("volume::after-unmount");
+        self.detach_locked(spec, held)?;
+        fail_point!("volume::after-detach");
+        for directory in [&paths.data, &paths.fs, &paths.dir] {
+            layout::remove_dir_if_empty(directory)?;
+        }
+        layout::remove_dir_if_empty(&self.layout.volumes())?;
+        self.client.stop_if_idle()?;
+        self.sweep_server()
+    }
+
+    /// What there is of a volume right now.
+    pub(crate) fn observe(&self, spec: &ImageSpec, paths: &VolumePaths) -> Result<Held, Error> {
+        Held::observe(spec, paths, &self.client)
+    }
+}
+
+fn mounted(spec: &ImageSpec, device: &Device, paths: &VolumePaths) -> Mounted {
+    Mounted { spec: spec.clone(), device: device.path(), data: paths.data.clone(), root: paths.fs.clone() }
+}
+
+/// Unmounts all that is mounted at `point`. A file system whose server is dead is taken away even from those who
+/// still look at it.
+fn unmount(point: &Path, dead: bool) -> Result<(), Error> {
+    let deadline = Instant::now() + UNMOUNT_PATIENCE;
+    loop {
+        let mounts = mountinfo::read()?;
+        let here: Vec<&Mount> = mountinfo::at(&mounts, point).collect();
+        if here.is_empty() {
+            return Ok(());
+        }
+        match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) if dead => rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
+                .doing(|| format!("unmount {} whose server is dead", point.display()))?,
+            Err(Errno::BUSY) => {
+                let what = point.display().to_string();
+                return Err(Error::Busy { what, holders: holders::of_mounts(&here) });
+            }
+            Err(e) => return Err(e).doing(|| format!("unmount {}", point.display())),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What is said on the control socket: one JSON object per line each way.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::ImageSpec;
+
+/// A request to the FUSE server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "op")]
+pub enum Request {
+    /// Open the image and show it as a file. Repeating it is fine.
+    Attach {
+        /// Which image.
+        spec: ImageSpec,
+        /// Open it read-only.
+        read_only: bool,
+    },
+    /// Flush and close the image; refused while its file is open. One that isn't attached is fine.
+    Detach {
+        /// Which image.
+        spec: ImageSpec,
+    },
+    /// What is attached?
+    List,
+    /// End when nothing is attached; with `force` in any case, after flushing.
+    Stop {
+        /// End even though images are attached.
+        force: bool,
+        /// Only end a server that was started on demand.
+        on_demand_only: bool,
+    },
+}
+
+/// An attached image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Which image.
+    pub spec: ImageSpec,
+    /// Opened read-only.
+    pub read_only: bool,
+    /// Bytes.
+    pub size: u64,
+    /// How often its file is open (1 where a loop device sits on it).
+    pub open_files: u32,
+}
+
+/// An answer of the FUSE server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// The image is attached.
+    Attached(Attached),
+    /// The image is not attached (any more).
+    Detached,
+    /// All attached images.
+    List {
+        /// Process id of the server.
+        pid: u32,
+        /// The images.
+        images: Vec<Attached>,
+    },
+    /// The server ends now.
+    Stopping,
+    /// The server stays, since it has work or wasn't started on demand.
+    Staying,
+    /// The request failed.
+    Failed {
+        /// Why, for humans.
+        message: String,
+        /// librbd's errno, where there is one.
+        errno: Option<i32>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_wire_form_is_what_older_clients_send() {
+        let line = r#"{"op":"attach","spec":{"pool":"p","namespace":"n","image":"i"},"read_only":true}"#;
+        let request: Request = serde_json::from_str(line).unwrap();
+        assert_eq!(request, Request::Attach { spec: ImageSpec::new("p", "n", "i"), read_only: true });
+        assert_eq!(serde_json::to_string(&request).unwrap(), line);
+        assert_eq!(serde_json::to_string(&Request::List).unwrap(), r#"{"op":"list"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_without_panic(line in ".*") {
+            let _ = serde_json::from_str::<Request>(&line);
+            let _ = serde_json::from_str::<Response>(&line);
+        }
+    }
+}

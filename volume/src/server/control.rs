@@ -1,0 +1,84 @@
+//! The control socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::Context;
+
+use super::Ending;
+use super::images::{AttachOutcome, Images, Refusal};
+use crate::protocol::{Request, Response};
+
+/// Answers requests in the background, each connection in a thread of its own: there are as many as volumes being
+/// opened or closed at this moment.
+pub(super) fn accept(
+    listener: UnixListener,
+    images: Arc<Images>,
+    on_demand: bool,
+    end: mpsc::Sender<Ending>,
+) -> anyhow::Result<()> {
+    let loop_ = move || {
+        for stream in listener.incoming() {
+            let (images, end) = (Arc::clone(&images), end.clone());
+            let Ok(stream) = stream else { continue };
+            let answering = thread::Builder::new().name("control".to_owned()).spawn(move || {
+                if let Err(error) = converse(&stream, &images, on_demand, &end) {
+                    tracing::debug!(%error, "control connection");
+                }
+            });
+            if let Err(error) = answering {
+                tracing::error!(%error, "start a thread for a control connection");
+            }
+        }
+    };
+    thread::Builder::new().name("accept".to_owned()).spawn(loop_).context("start the control thread")?;
+    Ok(())
+}
+
+fn converse(
+    mut stream: &UnixStream,
+    images: &Images,
+    on_demand: bool,
+    end: &mpsc::Sender<Ending>,
+) -> std::io::Result<()> {
+    for line in BufReader::new(stream).lines() {
+        let response = match serde_json::from_str(&line?) {
+            Ok(request) => answer(&request, images, on_demand),
+            Err(e) => Response::Failed { message: format!("not a request: {e}"), errno: None },
+        };
+        let mut text = serde_json::to_vec(&response)?;
+        text.push(b'\n');
+        // An answer that nobody waits for any more changes nothing: what was begun stands.
+        let sent = stream.write_all(&text);
+        if response == Response::Stopping {
+            let _ = end.send(Ending::Asked);
+        }
+        sent?;
+    }
+    Ok(())
+}
+
+fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
+    let failed = |refusal: Refusal| Response::Failed { message: refusal.message, errno: refusal.errno };
+    match request {
+        Request::Attach { spec, read_only } => match images.attach(spec, *read_only) {
+            Ok(AttachOutcome::Attached(attached)) => Response::Attached(attached),
+            Ok(AttachOutcome::Stopping) => Response::Stopping,
+            Err(refusal) => failed(refusal),
+        },
+        Request::Detach { spec } => match images.detach(spec) {
+            Ok(()) => Response::Detached,
+            Err(refusal) => failed(refusal),
+        },
+        Request::List => {
+            let images = images.all().iter().map(|open| open.describe()).collect();
+            Response::List { pid: std::process::id(), images }
+        }
+        Request::Stop { force, on_demand_only } => {
+            let may = on_demand || !on_demand_only;
+            if may && images.begin_stop(*force).is_ok() { Response::Stopping } else { Response::Staying }
+        }
+    }
+}

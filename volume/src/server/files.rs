@@ -1,0 +1,260 @@
+//! The FUSE side: one flat directory, one regular file for each image.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use aldaas_rbd as rbd;
+use fuser::{
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, SessionACL, WriteFlags,
+};
+
+use super::DISPATCHERS;
+use super::images::{Images, OpenImage};
+
+/// Nothing is remembered by the kernel: files appear and disappear, and only attaching looks them up.
+const NO_CACHING: Duration = Duration::ZERO;
+/// Largest request: as many pages as the kernel gives one FUSE request.
+const MAX_REQUEST: u32 = 1 << 20;
+/// Requests in flight that the kernel counts as background (direct I/O of a loop device does).
+const MAX_BACKGROUND: u16 = 512;
+/// librbd ignores discards below 64 KiB; a loop device takes its discard granularity from the file system's block
+/// size, so this keeps the kernel from sending smaller ones.
+const BLOCK_SIZE: u32 = 64 << 10;
+
+const FALLOC_KEEP_SIZE: i32 = 1;
+const FALLOC_PUNCH_HOLE: i32 = 2;
+const FALLOC_ZERO_RANGE: i32 = 16;
+
+pub(super) struct Files {
+    images: Arc<Images>,
+}
+
+/// Begins to serve on a mounted `/dev/fuse`.
+pub(super) fn session(images: Arc<Images>, device: OwnedFd) -> io::Result<Session<Files>> {
+    let mut config = Config::default();
+    config.n_threads = Some(DISPATCHERS);
+    config.clone_fd = true;
+    config.acl = SessionACL::All;
+    Session::from_fd(Files { images }, device, SessionACL::All, config)
+}
+
+fn attributes(inode: u64, size: u64, kind: FileType, perm: u16) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(inode),
+        size,
+        blocks: size.div_ceil(512),
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind,
+        perm,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn of_image(open: &OpenImage) -> FileAttr {
+    let perm = if open.read_only { 0o400 } else { 0o600 };
+    attributes(open.inode, open.size, FileType::RegularFile, perm)
+}
+
+fn of_root() -> FileAttr {
+    attributes(INodeNo::ROOT.0, 0, FileType::Directory, 0o700)
+}
+
+/// Replies to a request with the result of a librbd operation, and logs what the kernel will report as an I/O error.
+fn finish(open: &OpenImage, operation: &str, result: Result<(), rbd::Error>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(failed(open, operation, &e)),
+    }
+}
+
+fn failed(open: &OpenImage, operation: &str, error: &rbd::Error) -> Errno {
+    tracing::error!(image = %open.spec, %error, "{operation}");
+    Errno::from_i32(error.errno)
+}
+
+impl Filesystem for Files {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Each is a wish: an older kernel without it serves slower, not wrongly.
+        let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
+        let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        let _ = config.set_max_write(MAX_REQUEST);
+        if let Err(largest) = config.set_max_readahead(MAX_REQUEST) {
+            let _ = config.set_max_readahead(largest);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_congestion_threshold(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = name.to_str().filter(|_| parent == INodeNo::ROOT).and_then(|name| self.images.by_name(name));
+        match found {
+            Some(open) => reply.entry(&NO_CACHING, &of_image(&open), Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if ino == INodeNo::ROOT {
+            return reply.attr(&NO_CACHING, &of_root());
+        }
+        match self.images.by_inode(ino.0) {
+            Some(open) => reply.attr(&NO_CACHING, &of_image(&open)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn readdir(&self, _: &Request, _: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let dots = [(1, FileType::Directory, ".".to_owned()), (1, FileType::Directory, "..".to_owned())];
+        let files = self.images.all().into_iter().filter_map(|open| {
+            Some((open.inode, FileType::RegularFile, open.spec.file_name().ok()?))
+        });
+        let entries = dots.into_iter().chain(files).zip(1u64..);
+        for ((inode, kind, name), next) in entries.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            if reply.add(INodeNo(inode), next, kind, &name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let Some(open) = self.images.open_file(ino.0) else { return reply.error(Errno::ENOENT) };
+        if open.read_only && flags.acc_mode() != OpenAccMode::O_RDONLY {
+            self.images.release_file(ino.0);
+            return reply.error(Errno::EROFS);
+        }
+        // The loop device's page cache is the one to keep; a second one below it would only cost memory.
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.images.release_file(ino.0);
+        reply.ok();
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some(open) = self.images.by_inode(ino.0) else { return reply.error(Errno::EIO) };
+        let len = open.size.saturating_sub(offset).min(u64::from(size));
+        if len == 0 {
+            return reply.data(&[]);
+        }
+        let asked = Arc::clone(&open);
+        open.image.aio_read(offset, len as usize, move |result| match result {
+            Ok(data) => reply.data(&data),
+            Err(e) => reply.error(failed(&asked, "read", &e)),
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let Some(open) = self.images.by_inode(ino.0) else { return reply.error(Errno::EIO) };
+        let written = data.len() as u32;
+        if offset.saturating_add(u64::from(written)) > open.size {
+            return reply.error(Errno::ENOSPC);
+        }
+        let asked = Arc::clone(&open);
+        open.image.aio_write(offset, data.to_vec(), move |result| match result {
+            Ok(()) => reply.written(written),
+            Err(e) => reply.error(failed(&asked, "write", &e)),
+        });
+    }
+
+    fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.flush_image(ino, reply);
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.flush_image(ino, reply);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(open) = self.images.by_inode(ino.0) else { return reply.error(Errno::EIO) };
+        let length = length.min(open.size.saturating_sub(offset));
+        if open.read_only {
+            return reply.error(Errno::EROFS);
+        }
+        if length == 0 {
+            return reply.ok();
+        }
+        let asked = Arc::clone(&open);
+        match mode & !FALLOC_KEEP_SIZE {
+            FALLOC_PUNCH_HOLE => {
+                open.image.aio_discard(offset, length, move |result| finish(&asked, "discard", result, reply));
+            }
+            FALLOC_ZERO_RANGE => {
+                open.image.aio_write_zeroes(offset, length, move |result| finish(&asked, "zero", result, reply));
+            }
+            _ => reply.error(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let images = self.images.all();
+        let blocks = images.iter().map(|open| open.size).sum::<u64>() / u64::from(BLOCK_SIZE);
+        reply.statfs(blocks, 0, 0, images.len() as u64, 0, BLOCK_SIZE, 255, BLOCK_SIZE);
+    }
+}
+
+impl Files {
+    fn flush_image(&self, ino: INodeNo, reply: ReplyEmpty) {
+        match self.images.by_inode(ino.0) {
+            Some(open) if !open.read_only => {
+                let asked = Arc::clone(&open);
+                open.image.aio_flush(move |result| finish(&asked, "flush", result, reply));
+            }
+            _ => reply.ok(),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The images that the server has open.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use aldaas_rbd as rbd;
+use rustix::io::Errno;
+
+use crate::protocol::Attached;
+use crate::spec::ImageSpec;
+
+/// How long a detach waits for the kernel to close the file: it does so a moment after the loop device is freed.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// Inode 1 is the root directory.
+const FIRST_INODE: u64 = 2;
+
+/// An image as a file.
+pub(super) struct OpenImage {
+    /// Never used again for another image, so nothing that the kernel remembers can be mistaken.
+    pub inode: u64,
+    pub spec: ImageSpec,
+    pub read_only: bool,
+    pub size: u64,
+    pub image: rbd::Image,
+    pub open_files: AtomicU32,
+}
+
+impl OpenImage {
+    pub fn describe(&self) -> Attached {
+        Attached {
+            spec: self.spec.clone(),
+            read_only: self.read_only,
+            size: self.size,
+            open_files: self.open_files.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub message: String,
+    pub errno: Option<i32>,
+}
+
+impl From<rbd::Error> for Refusal {
+    fn from(e: rbd::Error) -> Self {
+        Self { message: e.to_string(), errno: Some(e.errno) }
+    }
+}
+
+fn refuse(errno: Errno, message: String) -> Refusal {
+    Refusal { message, errno: Some(errno.raw_os_error()) }
+}
+
+enum Slot {
+    /// Being opened or closed by another request.
+    Changing,
+    Open(Arc<OpenImage>),
+}
+
+struct State {
+    slots: HashMap<String, Slot>,
+    next_inode: u64,
+    stopping: bool,
+}
+
+/// All images of the server. `files` is what the FUSE threads look at; `state` decides who may change what.
+pub(super) struct Images {
+    cluster: OnceLock<rbd::Cluster>,
+    state: Mutex<State>,
+    changed: Condvar,
+    files: RwLock<HashMap<u64, Arc<OpenImage>>>,
+}
+
+/// What attach came to.
+pub(super) enum AttachOutcome {
+    Attached(Attached),
+    Stopping,
+}
+
+impl Images {
+    pub fn new() -> Self {
+        let state = State { slots: HashMap::new(), next_inode: FIRST_INODE, stopping: false };
+        Self {
+            cluster: OnceLock::new(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            files: RwLock::default(),
+        }
+    }
+
+    pub fn connected(&self, cluster: rbd::Cluster) {
+        let _ = self.cluster.set(cluster);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The image with this inode.
+    pub fn by_inode(&self, inode: u64) -> Option<Arc<OpenImage>> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).get(&inode).cloned()
+    }
+
+    /// The image with this file name.
+    pub fn by_name(&self, name: &str) -> Option<Arc<OpenImage>> {
+        match self.state().slots.get(name) {
+            Some(Slot::Open(open)) => Some(Arc::clone(open)),
+            _ => None,
+        }
+    }
+
+    /// All images, by inode.
+    pub fn all(&self) -> Vec<Arc<OpenImage>> {
+        let mut all: Vec<_> =
+            self.files.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        all.sort_by_key(|open| open.inode);
+        all
+    }
+
+    /// Counts an open of the file, unless the image is being closed.
+    pub fn open_file(&self, inode: u64) -> Option<Arc<OpenImage>> {
+        let _no_change_meanwhile = self.state();
+        let open = self.by_inode(inode)?;
+        open.open_files.fetch_add(1, Ordering::AcqRel);
+        Some(open)
+    }
+
+    /// Counts a close of the file.
+    pub fn release_file(&self, inode: u64) {
+        let _no_change_meanwhile = self.state();
+        if let Some(open) = self.by_inode(inode) {
+            open.open_files.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Opens the image and shows its file.
+    pub fn attach(&self, spec: &ImageSpec, read_only: bool) -> Result<AttachOutcome, Refusal> {
+        let name = spec.file_name().map_err(|e| refuse(Errno::INVAL, e.to_string()))?;
+        let inode = {
+            let mut state = self.state();
+            if state.stopping {
+                return Ok(AttachOutcome::Stopping);
+            }
+            match state.slots.get(&name) {
+                Some(Slot::Open(open)) => return Ok(AttachOutcome::Attached(open.describe())),
+                Some(Slot::Changing) => {
+                    return Err(refuse(Errno::BUSY, format!("{spec} is being attached or detached; try again")));
+                }
+                None => {}
+            }
+            state.slots.insert(name.clone(), Slot::Changing);
+            state.next_inode += 1;
+            state.next_inode
+        };
+        match self.open(spec, read_only, inode) {
+            Ok(open) => {
+                let attached = open.describe();
+                self.files.write().unwrap_or_else(PoisonError::into_inner).insert(inode, Arc::clone(&open));
+                self.state().slots.insert(name, Slot::Open(open));
+                tracing::info!(image = %spec, read_only, size = attached.size, "attached");
+                Ok(AttachOutcome::Attached(attached))
+            }
+            Err(refusal) => {
+                self.state().slots.remove(&name);
+                tracing::warn!(image = %spec, read_only, error = refusal.message, "attach");
+                Err(refusal)
+            }
+        }
+    }
+
+    fn open(&self, spec: &ImageSpec, read_only: bool, inode: u64) -> Result<Arc<OpenImage>, Refusal> {
+        let cluster = self.cluster.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
+        let namespace = cluster.pool(&rbd::PoolName::new(&spec.pool)?)?.namespace(&spec.namespace)?;
+        let name = rbd::ImageName::new(&spec.image)?;
+        let image = if read_only { namespace.open_read_only(&name)? } else { namespace.open(&name)? };
+        let size = image.size()?;
+        Ok(Arc::new(OpenImage { inode, spec: spec.clone(), read_only, size, image, open_files: AtomicU32::new(0) }))
+    }
+
+    /// Hides the file, flushes and closes the image. One that isn't attached is fine.
+    pub fn detach(&self, spec: &ImageSpec) -> Result<(), Refusal> {
+        let name = spec.file_name().map_err(|e| refuse(Errno::INVAL, e.to_string()))?;
+        let mut state = self.state();
+        let open = match state.slots.get(&name) {
+            Some(Slot::Open(open)) => Arc::clone(open),
+            Some(Slot::Changing) => {
+                return Err(refuse(Errno::BUSY, format!("{spec} is being attached or detached; try again")));
+            }
+            None => return Ok(()),
+        };
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        while open.open_files.load(Ordering::Acquire) > 0 {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if patience.is_zero() {
+                return Err(refuse(Errno::BUSY, format!("{spec} is in use: its file is open; close the volume first")));
+            }
+            state = self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.slots.insert(name.clone(), Slot::Changing);
+        self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&open.inode);
+        drop(state);
+        let result = close(open);
+        self.state().slots.remove(&name);
+        tracing::info!(image = %spec, ?result, "detached");
+        result
+    }
+
+    /// From now on nothing is attached any more, if nothing is attached (or `force`). Else the number of images.
+    pub fn begin_stop(&self, force: bool) -> Result<(), usize> {
+        let mut state = self.state();
+        if !state.slots.is_empty() && !force {
+            return Err(state.slots.len());
+        }
+        state.stopping = true;
+        Ok(())
+    }
+
+    /// Flushes and closes all images.
+    pub fn close_all(&self) {
+        self.files.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let slots = std::mem::take(&mut self.state().slots);
+        for slot in slots.into_values() {
+            if let Slot::Open(open) = slot {
+                let spec = open.spec.clone();
+                if let Err(refusal) = close(open) {
+                    tracing::error!(image = %spec, error = refusal.message, "close at the end");
+                }
+            }
+        }
+    }
+}
+
+/// Closes once nobody but us refers to it: requests in flight hold a reference each. Closing flushes.
+fn close(mut open: Arc<OpenImage>) -> Result<(), Refusal> {
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match Arc::try_unwrap(open) {
+            Ok(last) => return Ok(last.image.close()?),
+            // Its last request closes it; what was written is made safe now.
+            Err(shared) if Instant::now() > deadline => return Ok(shared.image.sync()?),
+            Err(shared) => open = shared,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

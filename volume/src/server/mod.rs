@@ -1,0 +1,257 @@
+//! `aldaas-fuse`: serves RBD images as files, many from one librados connection.
+//!
+//! It is a program of its own because its life is that of the mounts: whoever started it may end or be upgraded.
+//! Requests of the kernel are handed to librbd's asynchronous I/O and answered from its callbacks, so the number
+//! of requests in flight is the kernel's choice, not that of our threads.
+
+mod control;
+mod files;
+mod images;
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::{Context, bail};
+use rustix::mm::MlockAllFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::attach::sweep_dead_mounts;
+use crate::client::{READY, TAKEN, short_socket_path};
+use crate::layout::{self, Layout};
+use crate::loopdev;
+use images::Images;
+
+/// Threads that take requests from the kernel. They only hand them on, so few are enough.
+const DISPATCHERS: usize = 4;
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Run directory; one server for each.
+    pub run_dir: PathBuf,
+    /// How to reach Ceph.
+    pub ceph: aldaas_rbd::ConnectOptions,
+    /// Started by a [`Node`](crate::Node) for an image: may be told to end when it is idle.
+    pub on_demand: bool,
+    /// Stay in the caller's session.
+    pub foreground: bool,
+}
+
+/// Why the server ends.
+#[derive(Debug)]
+enum Ending {
+    /// Asked for on the control socket; nothing is attached, or force was used.
+    Asked,
+    /// A signal came.
+    Signal(i32),
+    /// The mount is gone.
+    Unmounted,
+}
+
+/// Serves until told to stop. Writes `ready` to standard output when it serves, `taken` when another server already
+/// does, and lets go of standard output then.
+///
+/// # Errors
+/// When Ceph can't be reached, or the mount or the socket can't be made.
+pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
+    if !options.foreground {
+        // Fails only where this process leads its group already: then it has a session of its own.
+        let _ = rustix::process::setsid();
+    }
+    let layout = Layout::new(&options.run_dir)?;
+    let Some(lock) = take_lock(&layout)? else {
+        announce(TAKEN);
+        return Ok(());
+    };
+    harden();
+    let outcome = serve_locked(options, &layout);
+    // While the lock is still held: the next server finds nothing of this one.
+    let swept = sweep(&layout, outcome.is_ok() && options.on_demand);
+    drop(lock);
+    outcome.and(swept)
+}
+
+fn serve_locked(options: &ServeOptions, layout: &Layout) -> anyhow::Result<()> {
+    let listener = listen(layout)?;
+    // Connecting takes longest: do the rest meanwhile.
+    let ceph = options.ceph.clone();
+    let connecting = thread::spawn(move || aldaas_rbd::Cluster::connect(&ceph));
+    if loopdev::over(&layout.images())?.is_empty() {
+        sweep_dead_mounts(&layout.images())?;
+    }
+    let device = mount(layout)?;
+    let (end, ended) = mpsc::channel();
+    let images = Arc::new(Images::new());
+    let session = files::session(Arc::clone(&images), device).context("begin the FUSE session")?;
+    let unmounted = end.clone();
+    thread::Builder::new().name("fuse".to_owned()).spawn(move || {
+        let result = session.run();
+        tracing::debug!(?result, "FUSE session ended");
+        let _ = unmounted.send(Ending::Unmounted);
+    })?;
+    let cluster = connecting.join().map_err(|_| anyhow::anyhow!("the connecting thread panicked"));
+    let cluster = match cluster.and_then(|c| c.context("connect to Ceph")) {
+        Ok(cluster) => cluster,
+        Err(e) => {
+            unmount(&layout.images());
+            return Err(e);
+        }
+    };
+    images.connected(cluster);
+    signals(end.clone())?;
+    control::accept(listener, Arc::clone(&images), options.on_demand, end)?;
+    announce(READY);
+    tracing::info!(run_dir = %layout.run_dir().display(), pid = std::process::id(), "serving");
+    wait(&images, &ended);
+    images.close_all();
+    unmount(&layout.images());
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Returns when the server shall end.
+fn wait(images: &Images, ended: &mpsc::Receiver<Ending>) {
+    for ending in ended {
+        match ending {
+            Ending::Asked => return,
+            Ending::Unmounted => {
+                tracing::warn!("the mount was taken away by somebody else; ending");
+                return;
+            }
+            Ending::Signal(signal) => match images.begin_stop(false) {
+                Ok(()) => return,
+                Err(attached) => tracing::warn!(
+                    signal,
+                    attached,
+                    "images are attached: serving on; `aldaas-fuse stop --force` ends regardless"
+                ),
+            },
+        }
+    }
+}
+
+fn take_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
+    let path = layout.server_lock();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let Some(_) = layout::lock_if_current(file.try_clone()?, &path)? else { return Ok(None) };
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(Some(file))
+}
+
+fn listen(layout: &Layout) -> anyhow::Result<UnixListener> {
+    layout::remove_file_if_there(&layout.socket())?;
+    let (_directory, path) = short_socket_path(layout.run_dir())?;
+    // Only root may ask: the socket is made in a directory that others may pass, but not with their rights.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path).with_context(|| format!("bind {}", layout.socket().display()));
+    rustix::process::umask(before);
+    listener
+}
+
+/// Mounts our FUSE file system; done here rather than by fuser so that a dead mount below is no obstacle.
+fn mount(layout: &Layout) -> anyhow::Result<std::os::fd::OwnedFd> {
+    let images = layout.images();
+    match rustix::fs::mkdir(&images, rustix::fs::Mode::RWXU) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(e) => return Err(e).with_context(|| format!("create {}", images.display())),
+    }
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    let device = device.context("open /dev/fuse (load the module with `modprobe fuse`, or give it to this container)")?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&device.as_fd());
+    let data = std::ffi::CString::new(format!("fd={fd},rootmode=40000,user_id=0,group_id=0"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    rustix::mount::mount("aldaas-fuse", &images, "fuse.aldaas", flags, Some(data.as_c_str()))
+        .with_context(|| format!("mount {}", images.display()))?;
+    Ok(device.into())
+}
+
+fn unmount(images: &Path) {
+    if let Err(error) = rustix::mount::unmount(images, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        tracing::warn!(%error, "unmount {}", images.display());
+    }
+}
+
+/// Removes what this server made. The log stays where the server failed: it says why.
+fn sweep(layout: &Layout, log_too: bool) -> anyhow::Result<()> {
+    if loopdev::over(&layout.images())?.is_empty() {
+        sweep_dead_mounts(&layout.images())?;
+        layout::remove_dir_if_empty(&layout.images())?;
+    }
+    layout::remove_file_if_there(&layout.socket())?;
+    if log_too {
+        layout::remove_file_if_there(&layout.server_log())?;
+    }
+    layout::remove_file_if_there(&layout.server_lock())?;
+    Ok(())
+}
+
+/// Says one word to whoever started us and lets go of standard output, so that they needn't wait for its end.
+fn announce(word: &str) {
+    println!("{word}");
+    let _ = std::io::stdout().flush();
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}
+
+/// Memory that is needed to write out dirty pages must not wait for dirty pages to be written out. Each of these
+/// needs a right that a container may lack; without it the server works, only less sure under memory pressure.
+fn harden() {
+    let _ = rustix::process::configure_io_flusher_behavior(true);
+    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+}
+
+fn signals(end: mpsc::Sender<Ending>) -> anyhow::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("watch for signals")?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            if end.send(Ending::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Tells the server of a run directory to stop; `Ok(false)` where none runs.
+///
+/// # Errors
+/// When images are attached and `force` isn't set.
+pub fn stop(run_dir: &Path, force: bool) -> anyhow::Result<bool> {
+    use crate::protocol::{Request, Response};
+    let client = local_client(run_dir)?;
+    match client.request(&Request::Stop { force, on_demand_only: false })? {
+        None => Ok(false),
+        Some(Response::Stopping) => client.wait_until_gone().map(|()| true).map_err(Into::into),
+        Some(Response::Failed { message, .. }) => bail!(message),
+        Some(_) => bail!("images are attached; close them first, or use --force (their file systems will fail)"),
+    }
+}
+
+/// What the server of a run directory has attached; `None` where none runs.
+///
+/// # Errors
+/// When it can't be asked.
+pub fn list(run_dir: &Path) -> anyhow::Result<Option<Vec<crate::protocol::Attached>>> {
+    Ok(local_client(run_dir)?.list()?)
+}
+
+fn local_client(run_dir: &Path) -> anyhow::Result<crate::client::Client> {
+    let layout = Layout::new(run_dir)?;
+    let ceph = aldaas_rbd::ConnectOptions::default();
+    Ok(crate::client::Client { layout, program: PathBuf::new(), ceph })
+}
