@@ -6,12 +6,23 @@
 
 STATIC_TARGET=x86_64-unknown-linux-gnu
 
-# Runs cargo for aldaas-restore alone: as_static build -p aldaas-restore ...
+# Runs cargo for aldaas-restore alone: as_static "build" --bins
 as_static() {
-  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" cargo "$1" --target "$STATIC_TARGET" -p aldaas-restore "${@:2}"
+  local subcommand
+  read -ra subcommand <<<"$1"
+  RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+    cargo "${subcommand[@]}" --target "$STATIC_TARGET" -p aldaas-restore "${@:2}"
 }
 
 # Runs cargo for everything else.
-as_linked() { cargo "$1" --workspace --exclude aldaas-restore "${@:2}"; }
+as_linked() {
+  local subcommand
+  read -ra subcommand <<<"$1"
+  cargo "${subcommand[@]}" --workspace --exclude aldaas-restore "${@:2}"
+}
 
-target_dir() { cargo metadata --format-version 1 --no-deps | /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'; }
+# Where cargo puts what it builds.
+target_dir() {
+  cargo metadata --format-version 1 --no-deps |
+    /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
+}
