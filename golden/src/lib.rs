@@ -1,1 +1,79 @@
-//! (being written)
+//! Golden images and clones as they exist in RBD.
+//!
+//! ```text
+//! begin ─▶ candidate ─▶ sealed ─▶ ready ─▶ retired ─▶ gone with its last clone
+//!              └──────────┴─▶ failed ──────────┘
+//! ```
+//!
+//! One pool holds two rados namespaces: `golden` for golden images, `clone` for clones. Image metadata is the truth about what
+//! an image is ([`record`]); every change of state is one atomic write of it, so that nobody sees a half-changed image.
+//!
+//! - [`Store`]: the pool, opened; everything begins there
+//! - [`build`]: making a golden image, under a lock that says who is at it ([`lock`], [`holder`])
+//! - [`images`]: what golden images there are, and which one is `latest`
+//! - [`clones`]: making, listing and removing clones
+//! - [`retire`]: taking a golden image away without breaking a clone that lives on it
+//! - [`leftovers`]: what a crash left behind, found from observed state
+//!
+//! This room knows nothing of file systems or engines: from an image to a mounted directory is `aldaas-volume`'s work, and the
+//! order of the whole is `aldaas-ingest`'s.
+
+pub mod build;
+pub mod clones;
+mod error;
+pub mod holder;
+pub mod images;
+pub mod leftovers;
+pub mod lock;
+pub mod record;
+pub mod retire;
+
+use aldaas_rbd as rbd;
+
+pub use build::Candidate;
+pub use clones::{CloneInfo, CloneRequest};
+pub use error::{Error, Result};
+pub use holder::Holder;
+pub use images::GoldenImage;
+pub use leftovers::Leftover;
+pub use record::{Purpose, State};
+
+/// The rados namespace of golden images.
+pub const GOLDEN: &str = "golden";
+/// The rados namespace of clones.
+pub const CLONE: &str = "clone";
+/// The one snapshot of a golden image, and the parent of its clones.
+pub const SEALED: &str = "sealed";
+
+/// A pool that holds golden images and clones.
+#[derive(Clone)]
+pub struct Store {
+    pool: rbd::PoolName,
+    golden: rbd::Namespace,
+    clones: rbd::Namespace,
+}
+
+impl Store {
+    /// Opens `pool` for work, making its two rados namespaces if they are missing.
+    pub fn open(cluster: &rbd::Cluster, pool: &rbd::PoolName) -> Result<Self> {
+        let handle = cluster.pool(pool)?;
+        let store =
+            Self { pool: pool.clone(), golden: handle.namespace(GOLDEN)?, clones: handle.namespace(CLONE)? };
+        if !handle.namespace_exists(GOLDEN)? {
+            handle.ensure_namespace(CLONE)?;
+            handle.ensure_namespace(GOLDEN)?;
+            store.golden.write_object(lock::OBJECT, b"")?;
+        }
+        Ok(store)
+    }
+
+    /// The pool's name.
+    pub fn pool(&self) -> &rbd::PoolName {
+        &self.pool
+    }
+}
+
+/// The RBD image that carries a golden image or clone of this name.
+fn image_name(name: &impl std::fmt::Display) -> Result<rbd::ImageName> {
+    Ok(rbd::ImageName::new(name.to_string())?)
+}

@@ -1,0 +1,143 @@
+//! Clones: writable children of a golden image's snapshot, always one level deep.
+
+use aldaas_api::{CloneName, GoldenImageName};
+use aldaas_rbd as rbd;
+use fail::fail_point;
+use jiff::Timestamp;
+
+use crate::record::{self, CloneRecord};
+use crate::{Error, GoldenImage, Holder, Purpose, Result, SEALED, State, Store, image_name};
+
+/// What clone is asked for.
+#[derive(Clone, Debug)]
+pub struct CloneRequest {
+    /// Its name.
+    pub name: CloneName,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The process with which it ends, if any.
+    pub holder: Option<Holder>,
+    /// Size of its RADOS objects in bytes, where it shall differ from its parent's: small objects make small writes cheap
+    /// and big scans dear.
+    pub object_size: Option<u64>,
+}
+
+/// A clone as it stands in RBD.
+#[derive(Clone, Debug)]
+pub struct CloneInfo {
+    /// Its name.
+    pub name: CloneName,
+    /// Its RBD id.
+    pub id: rbd::ImageId,
+    /// What its metadata says.
+    pub record: CloneRecord,
+}
+
+impl Store {
+    /// Clones a ready golden image.
+    pub fn clone_image(&self, golden: &GoldenImage, request: &CloneRequest) -> Result<CloneInfo> {
+        match golden.record.state {
+            State::Ready => self.make_clone(&golden.name, request),
+            state => Err(Error::WrongState { name: golden.name.clone(), state, wanted: "ready" }),
+        }
+    }
+
+    /// Clones, then writes the record. Killed in between, the clone has no record and a parent in the golden namespace,
+    /// by which [`crate::leftovers`] knows it.
+    pub(crate) fn make_clone(&self, golden: &GoldenImageName, request: &CloneRequest) -> Result<CloneInfo> {
+        let (parent, child) = (image_name(golden)?, image_name(&request.name)?);
+        let options = rbd::CloneOptions { object_size: request.object_size, ..Default::default() };
+        match self.golden.clone_image(&parent, SEALED, &self.clones, &child, &options) {
+            Err(error) if error.is_exists() => return Err(self.explain_taken_clone(&request.name)),
+            Err(error) if error.is_not_found() => return Err(Error::NoImage(golden.clone())),
+            other => other?,
+        }
+        fail_point!("golden::after-clone");
+        let record = CloneRecord {
+            golden_image: golden.clone(),
+            purpose: request.purpose,
+            holder: request.holder.clone(),
+            cloned_at: Timestamp::now(),
+        };
+        let named = self
+            .clones
+            .image_id(&child)
+            .and_then(|id| self.clones.set_metadata(&id, &record.write()).map(|()| id));
+        let id = named.inspect_err(|_| {
+            let _ = self.clones.remove(&child);
+        })?;
+        fail_point!("golden::after-clone-record");
+        Ok(CloneInfo { name: request.name.clone(), id, record })
+    }
+
+    fn explain_taken_clone(&self, name: &CloneName) -> Error {
+        match self.find_clone(name) {
+            Err(error @ Error::Foreign(_)) => error,
+            _ => Error::CloneExists(name.clone()),
+        }
+    }
+
+    /// Every clone of ours, by name.
+    pub fn clones(&self) -> Result<Vec<CloneInfo>> {
+        let mut clones = Vec::new();
+        for entry in self.clones.images()? {
+            let Ok(name) = entry.name.to_string().parse() else { continue };
+            if let Some(record) = self.clone_record(&entry.id)? {
+                clones.push(CloneInfo { name, id: entry.id, record });
+            }
+        }
+        clones.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(clones)
+    }
+
+    /// One clone.
+    pub fn find_clone(&self, name: &CloneName) -> Result<CloneInfo> {
+        let id = match self.clones.image_id(&image_name(name)?) {
+            Err(error) if error.is_not_found() => return Err(Error::NoClone(name.clone())),
+            other => other?,
+        };
+        let record = self.clone_record(&id)?.ok_or_else(|| Error::Foreign(format!("clone/{name}")))?;
+        Ok(CloneInfo { name: name.clone(), id, record })
+    }
+
+    /// Bytes that a clone has written of its own.
+    pub fn clone_usage(&self, name: &CloneName) -> Result<u64> {
+        Ok(self.clones.open_read_only(&image_name(name)?)?.used_bytes()?)
+    }
+
+    /// Unties a clone from the process that made it: it stays until somebody removes it.
+    pub fn release_clone(&self, name: &CloneName) -> Result<()> {
+        let clone = self.find_clone(name)?;
+        Ok(self.clones.remove_metadata(&clone.id, record::HOLDER)?)
+    }
+
+    /// Removes a clone that nothing has attached any more, and its golden image if that is retired and this was the last one.
+    pub fn remove_clone(&self, name: &CloneName) -> Result<()> {
+        let clone = self.find_clone(name)?;
+        self.remove_image(&self.clones, &image_name(name)?)?;
+        self.purge_if_retired(&clone.record.golden_image)
+    }
+
+    pub(crate) fn clone_record(&self, id: &rbd::ImageId) -> Result<Option<CloneRecord>> {
+        match self.clones.metadata(id) {
+            Ok(metadata) => Ok(CloneRecord::read(&metadata)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an image in two steps: into the trash, which is quick and takes its name away, then for good. A crash in
+    /// between leaves it in the trash, where [`Store::purge`] finds it.
+    pub(crate) fn remove_image(&self, namespace: &rbd::Namespace, image: &rbd::ImageName) -> Result<()> {
+        let id = namespace.image_id(image)?;
+        let watchers = namespace.watchers(&id)?;
+        if !watchers.is_empty() {
+            let users = watchers.iter().map(|watcher| watcher.address.clone()).collect::<Vec<_>>().join(", ");
+            return Err(Error::InUse { image: image.to_string(), users });
+        }
+        namespace.trash_move(image, std::time::Duration::ZERO)?;
+        fail_point!("golden::after-trash");
+        namespace.trash_remove(&id, false)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! What a crash left behind, told from observed state alone.
+//!
+//! | seen | why it is left over |
+//! |---|---|
+//! | a clone whose holder has ended | the process that should have removed it was killed |
+//! | a child of a golden image in the clone namespace, without a record | killed between clone and record |
+//! | a candidate or sealed image whose build lock nobody living holds | the builder was killed |
+//! | a blank image with a golden image's name and no record | killed between create and record |
+//! | anything in the trash | killed between the two steps of a removal, or waiting for its last clone |
+//!
+//! When in doubt, keep: what has a watcher, and what does not look like ours, is never named here.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use aldaas_api::{CloneName, GoldenImageName};
+use aldaas_rbd as rbd;
+
+use crate::lock::BuildLock;
+use crate::record::{CloneRecord, GoldenRecord};
+use crate::{Error, GOLDEN, Result, State, Store, image_name};
+
+/// How long something without a record is watched before it counts as left over. A living creator needs milliseconds.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// Something that nobody alive will remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A clone whose process has ended.
+    EndedClone(CloneName),
+    /// A clone without a record.
+    HalfMadeClone(CloneName),
+    /// A build whose builder has ended.
+    UnfinishedBuild(GoldenImageName),
+    /// A blank image without a record.
+    BlankImage(GoldenImageName),
+    /// Images in the trash.
+    Trash(usize),
+}
+
+impl std::fmt::Display for Leftover {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::EndedClone(name) => write!(f, "clone {name}: the process that made it has ended"),
+            Self::HalfMadeClone(name) => write!(f, "clone {name}: half made, its maker was interrupted"),
+            Self::UnfinishedBuild(name) => {
+                write!(f, "golden image {name}: unfinished, its builder has ended")
+            }
+            Self::BlankImage(name) => write!(f, "golden image {name}: blank, its builder was interrupted"),
+            Self::Trash(count) => write!(f, "{count} image(s) in the trash"),
+        }
+    }
+}
+
+impl Store {
+    /// What is left over in this pool.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let mut found = self.ended_clones()?;
+        found.extend(self.unfinished_builds()?);
+        let unrecorded = self.unrecorded()?;
+        if !unrecorded.is_empty() {
+            sleep(GRACE);
+            let still = self.unrecorded()?;
+            found.extend(unrecorded.into_iter().filter(|leftover| still.contains(leftover)));
+        }
+        let trash = self.clones.trash()?.len() + self.golden.trash()?.len();
+        if trash > 0 {
+            found.push(Leftover::Trash(trash));
+        }
+        Ok(found)
+    }
+
+    /// Removes one of them, having looked again that it still is what it was. Nothing of it may be attached here.
+    pub fn remove_leftover(&self, leftover: &Leftover) -> Result<()> {
+        match leftover {
+            Leftover::EndedClone(name) => ignore_gone(self.remove_clone(name)),
+            Leftover::HalfMadeClone(name) => match self.find_clone(name) {
+                Err(Error::Foreign(_)) => self.remove_image(&self.clones, &image_name(name)?),
+                other => ignore_gone(other.map(drop)),
+            },
+            Leftover::UnfinishedBuild(name) => {
+                let _lock = BuildLock::take(&self.golden, name.database())?;
+                match self.golden_image(name) {
+                    Ok(image) if is_unfinished(image.record.state) => self.discard_unfinished(name),
+                    other => ignore_gone(other.map(drop)),
+                }
+            }
+            Leftover::BlankImage(name) => {
+                let _lock = BuildLock::take(&self.golden, name.database())?;
+                match self.golden_image(name) {
+                    Err(Error::Foreign(_)) if self.is_blank(name)? => {
+                        self.remove_image(&self.golden, &image_name(name)?)
+                    }
+                    other => ignore_gone(other.map(drop)),
+                }
+            }
+            Leftover::Trash(_) => self.purge().map(drop),
+        }
+    }
+
+    /// Whether somebody who may be alive builds images of this one's database.
+    pub fn is_being_built(&self, name: &GoldenImageName) -> Result<bool> {
+        BuildLock::is_held(&self.golden, name.database())
+    }
+
+    fn ended_clones(&self) -> Result<Vec<Leftover>> {
+        let ended = |record: &CloneRecord| record.holder.as_ref().is_some_and(crate::Holder::is_dead);
+        let clones = self.clones()?.into_iter().filter(|clone| ended(&clone.record));
+        Ok(clones.map(|clone| Leftover::EndedClone(clone.name)).collect())
+    }
+
+    fn unfinished_builds(&self) -> Result<Vec<Leftover>> {
+        let mut found = Vec::new();
+        for image in self.golden_images()?.into_iter().filter(|image| is_unfinished(image.record.state)) {
+            if !BuildLock::is_held(&self.golden, image.name.database())? {
+                found.push(Leftover::UnfinishedBuild(image.name));
+            }
+        }
+        Ok(found)
+    }
+
+    fn unrecorded(&self) -> Result<Vec<Leftover>> {
+        let mut found = Vec::new();
+        for entry in self.clones.images()? {
+            let Ok(name) = entry.name.to_string().parse::<CloneName>() else { continue };
+            if self.lacks_record(&self.clones, &entry.id, |metadata| CloneRecord::read(metadata).is_some())?
+                && self.is_child_of_ours(&entry.name)?
+            {
+                found.push(Leftover::HalfMadeClone(name));
+            }
+        }
+        for (name, id) in self.names()? {
+            if self.lacks_record(&self.golden, &id, |metadata| GoldenRecord::read(metadata).is_some())?
+                && self.is_blank(&name)?
+                && !BuildLock::is_held(&self.golden, name.database())?
+            {
+                found.push(Leftover::BlankImage(name));
+            }
+        }
+        Ok(found)
+    }
+
+    /// There, without a record, and nobody has it open.
+    fn lacks_record(
+        &self,
+        namespace: &rbd::Namespace,
+        id: &rbd::ImageId,
+        has_record: impl Fn(&crate::record::Metadata) -> bool,
+    ) -> Result<bool> {
+        match namespace.metadata(id) {
+            Ok(metadata) => Ok(!has_record(&metadata) && namespace.watchers(id)?.is_empty()),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Its parent is a golden image of this pool: made by us, for nobody else knows that namespace.
+    fn is_child_of_ours(&self, image: &rbd::ImageName) -> Result<bool> {
+        let image = match self.clones.open_read_only(image) {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other?,
+        };
+        let parent = image.parent()?;
+        Ok(parent.is_some_and(|parent| parent.namespace == GOLDEN && parent.pool == self.pool.to_string()))
+    }
+
+    /// Nothing was ever written to it: removing it loses nothing, whoever made it.
+    fn is_blank(&self, name: &GoldenImageName) -> Result<bool> {
+        let image = match self.golden.open_read_only(&image_name(name)?) {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other?,
+        };
+        Ok(image.snapshots()?.is_empty() && image.used_bytes()? == 0)
+    }
+}
+
+fn is_unfinished(state: State) -> bool {
+    matches!(state, State::Candidate | State::Sealed)
+}
+
+/// Somebody else was faster.
+fn ignore_gone(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Error::NoClone(_) | Error::NoImage(_)) => Ok(()),
+        other => other,
+    }
+}
