@@ -1,2 +1,32 @@
-//! (being written)
-fn main() {}
+//! `aldaas`: writable copies of production-like databases, by hand, on one machine.
+//!
+//! `args` says what can be asked for, `context` opens what is needed for it, `commands` has one file per command, and
+//! `session` is a clone with its engine running on it.
+
+mod args;
+mod commands;
+mod context;
+mod failpoints;
+mod output;
+mod progress;
+mod session;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Args;
+
+fn main() -> ExitCode {
+    failpoints::set_up();
+    let args = Args::parse();
+    output::start_log(args.global.verbose);
+    let ended = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(commands::run(args)));
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {}", output::one_line(&error));
+        output::exit_code(&error)
+    })
+}

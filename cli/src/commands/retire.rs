@@ -1,0 +1,30 @@
+//! `aldaas retire`: takes a golden image away; clones of it live on.
+
+use std::process::ExitCode;
+
+use aldaas_api::GoldenImageName;
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::args::{Global, Retire};
+use crate::{context, output};
+
+#[derive(Serialize)]
+struct Retired {
+    image: GoldenImageName,
+    /// Whether its space is free already, or goes with its last clone.
+    removed: bool,
+}
+
+pub fn run(global: &Global, command: Retire) -> Result<ExitCode> {
+    let purged = context::store(global)?.retire(&command.image, command.force)?;
+    let retired = Retired { removed: purged.waiting == 0, image: command.image };
+    output::one(global.output, &retired, || match retired.removed {
+        true => format!("{} retired and removed", retired.image),
+        false => format!(
+            "{} retired; clones of it live on, and its space is freed with the last of them",
+            retired.image
+        ),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

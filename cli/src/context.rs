@@ -1,0 +1,124 @@
+//! Opens what a command works with: the cluster, the pool, this machine's mounts, the engine's supervisor.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aldaas_golden::{CLONE, Store};
+use aldaas_ingest::{EngineUser, Ingest, Supervisor};
+use aldaas_rbd as rbd;
+use aldaas_volume::{ImageSpec, Node, NodeConfig};
+use anyhow::{Context as _, Result, bail};
+
+use crate::args::Global;
+
+/// What a command works with.
+pub struct Context {
+    pub store: Store,
+    pub node: Node,
+    pub supervisor: Supervisor,
+    pub run_dir: PathBuf,
+}
+
+impl Context {
+    /// Opens everything; each refusal says what to do.
+    pub fn open(global: &Global) -> Result<Self> {
+        require_root()?;
+        let node = node(global)?;
+        let supervisor = supervisor(global)?;
+        let store = store(global)?;
+        Ok(Self { store, node, supervisor, run_dir: global.run_dir.clone() })
+    }
+
+    /// The image of a clone, as this machine mounts it.
+    pub fn clone_spec(&self, name: &impl std::fmt::Display) -> ImageSpec {
+        ImageSpec::new(self.store.pool().to_string(), CLONE, name.to_string())
+    }
+
+    /// Where sockets and logs of running engines and ingests are, one directory each.
+    pub fn work_dir(&self) -> PathBuf {
+        work_dir(&self.run_dir)
+    }
+
+    /// The driver of an ingest.
+    pub fn ingest(&self) -> Ingest<'_> {
+        Ingest {
+            store: &self.store,
+            node: &self.node,
+            supervisor: &self.supervisor,
+            work_dir: self.work_dir(),
+        }
+    }
+}
+
+/// See [`Context::work_dir`].
+pub fn work_dir(run_dir: &Path) -> PathBuf {
+    run_dir.join("work")
+}
+
+/// The pool alone, for commands that only look.
+pub fn store(global: &Global) -> Result<Store> {
+    let pool = rbd::PoolName::new(global.pool.clone())?;
+    let cluster = rbd::Cluster::connect(&ceph(global))?;
+    Store::open(&cluster, &pool).with_context(|| {
+        format!("pool {pool} can't be used (`ceph osd pool create {pool} && rbd pool init {pool}` makes one)")
+    })
+}
+
+/// This machine's mounts.
+pub fn node(global: &Global) -> Result<Node> {
+    Ok(Node::new(NodeConfig {
+        run_dir: global.run_dir.clone(),
+        ceph: ceph(global),
+        attach: global.attach,
+        fuse_program: program(global.fuse_program.as_deref(), "aldaas-fuse"),
+    })?)
+}
+
+/// How to run the engine.
+pub fn supervisor(global: &Global) -> Result<Supervisor> {
+    let user = nix::unistd::User::from_name(&global.engine_user)?;
+    let Some(user) = user else {
+        bail!(
+            "there is no user {0}: install the engine (`apt install postgresql`), or name another user with --engine-user",
+            global.engine_user
+        )
+    };
+    if user.uid.is_root() {
+        bail!("the engine refuses to run as root: name another user with --engine-user");
+    }
+    let user = EngineUser { uid: user.uid.as_raw(), gid: user.gid.as_raw() };
+    Ok(Supervisor { program: program(global.restore_program.as_deref(), "aldaas-restore"), user })
+}
+
+/// How to reach Ceph.
+pub fn ceph(global: &Global) -> rbd::ConnectOptions {
+    rbd::ConnectOptions {
+        conf: Some(global.ceph_conf.clone()),
+        user: global.ceph_user.clone(),
+        ..rbd::ConnectOptions::default()
+    }
+}
+
+/// Mounting needs root; better said at once than after a clone was made.
+pub fn require_root() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("aldaas mounts images and so must run as root: try again with sudo -E");
+    }
+    Ok(())
+}
+
+/// What was said, else beside this program, else in PATH.
+fn program(said: Option<&Path>, name: &str) -> PathBuf {
+    if let Some(path) = said {
+        return path.to_owned();
+    }
+    let beside = std::env::current_exe().ok().and_then(|me| Some(me.parent()?.join(name)));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
+}
+
+/// The first line that a program prints of its version, if it is there.
+pub fn version_of(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    output.status.success().then(|| text.lines().next().unwrap_or_default().trim().to_owned())
+}
