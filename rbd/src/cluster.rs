@@ -28,7 +28,7 @@ pub struct ConnectOptions {
     pub connect_timeout: Duration,
     /// How long one request to a monitor or an OSD may take before it fails with `ETIMEDOUT`. Rounded up to whole
     /// seconds. Zero waits forever: right for whoever serves I/O to a mounted file system, where an error does more
-    /// harm than a wait.
+    /// harm than a wait. A write that timed out may still happen once the cluster is back: look before you repeat it.
     pub operation_timeout: Duration,
     /// Further configuration options of Ceph, set last: they win.
     pub overrides: Vec<(String, String)>,
@@ -294,10 +294,18 @@ impl Cluster {
     }
 
     /// The addresses that are cut off now.
+    ///
+    /// Implements: monitor command `osd blocklist ls`.
     pub fn blocklist(&self) -> Result<Vec<String>> {
-        let entries = self.mon_command_json(&json!({"prefix": "osd blocklist ls"}))?;
-        let addresses = entries.as_array().into_iter().flatten().filter_map(|entry| entry["addr"].as_str());
-        Ok(addresses.map(str::to_owned).collect())
+        let answer = self.mon_command(&json!({"prefix": "osd blocklist ls", "format": "json"}))?;
+        // Addresses, then ranges of them: two arrays, one after the other.
+        let lists = serde_json::Deserializer::from_slice(&answer)
+            .into_iter::<Vec<Value>>()
+            .collect::<std::result::Result<Vec<_>, _>>();
+        let lists = lists.map_err(|error| {
+            Error::new("read blocklist of", self.to_string(), libc::EBADMSG).because(error.to_string())
+        })?;
+        Ok(lists.iter().flatten().filter_map(|entry| entry["addr"].as_str()).map(str::to_owned).collect())
     }
 
     /// The value of a configuration option as this client sees it.

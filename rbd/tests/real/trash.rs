@@ -1,0 +1,101 @@
+//! The trash.
+
+use std::time::{Duration, SystemTime};
+
+use aldaas_rbd as rbd;
+
+use crate::support::{Bed, MIB, name};
+
+#[test]
+fn an_image_goes_to_the_trash_and_comes_back_or_goes_for_good() {
+    let bed = Bed::new();
+    let image = bed.image("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    bed.golden.trash_move(&image, Duration::ZERO).unwrap();
+    assert!(bed.golden.trash_move(&image, Duration::ZERO).unwrap_err().is_not_found());
+    assert!(bed.golden.images().unwrap().is_empty());
+    let entry = bed.golden.trash().unwrap().remove(0);
+    assert_eq!((&entry.id, entry.name.as_str(), entry.source), (&id, "a", rbd::TrashSource::User));
+    assert!(entry.deleted_at <= SystemTime::now() + Duration::from_secs(1));
+    assert!(bed.clone.trash().unwrap().is_empty(), "each rados namespace has a trash of its own");
+
+    let other = bed.image("a", 2 * MIB);
+    assert!(bed.golden.trash_restore(&id, &other).unwrap_err().is_exists());
+    bed.golden.trash_restore(&id, &name("b")).unwrap();
+    assert_eq!(bed.golden.image_id(&name("b")).unwrap(), id);
+    assert!(bed.golden.trash_restore(&id, &name("c")).unwrap_err().is_not_found());
+
+    bed.golden.trash_move(&name("b"), Duration::ZERO).unwrap();
+    bed.golden.trash_remove(&id, false).unwrap();
+    assert!(bed.golden.trash_remove(&id, false).unwrap_err().is_not_found());
+    assert!(bed.golden.trash().unwrap().is_empty());
+    assert!(bed.golden.open_by_id(&id).unwrap_err().is_not_found());
+}
+
+#[test]
+fn a_deferred_image_is_removed_only_by_force() {
+    let bed = Bed::new();
+    let image = bed.image("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    bed.golden.trash_move(&image, Duration::from_secs(3600)).unwrap();
+    let entry = bed.golden.trash().unwrap().remove(0);
+    let kept = entry.deferred_until.duration_since(entry.deleted_at).unwrap();
+    assert!(kept >= Duration::from_secs(3599), "{kept:?}");
+    let error = bed.golden.trash_remove(&id, false).unwrap_err();
+    assert!(error.is_permission(), "{error}");
+    bed.golden.trash_remove(&id, true).unwrap();
+}
+
+#[test]
+fn an_image_in_the_trash_stays_while_somebody_uses_it() {
+    let bed = Bed::new();
+    let image = bed.sealed("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    let (_cluster, golden) = bed.other_client("golden");
+    bed.golden.trash_move(&image, Duration::ZERO).unwrap();
+    assert!(bed.golden.trash_remove(&id, false).unwrap_err().is_not_empty());
+    let theirs = golden.open_by_id(&id).unwrap();
+    theirs.remove_snapshot("sealed").unwrap();
+    let error = bed.golden.trash_remove(&id, false).unwrap_err();
+    assert!(error.is_busy(), "{error}");
+    theirs.close().unwrap();
+    bed.golden.trash_remove(&id, false).unwrap();
+}
+
+#[test]
+fn an_image_that_is_open_elsewhere_can_be_moved_to_the_trash_or_says_it_is_busy() {
+    let bed = Bed::new();
+    let image = bed.image("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    let (_cluster, golden) = bed.other_client("golden");
+    let theirs = golden.open(&image).unwrap();
+    theirs.write(0, vec![1; 512]).wait().unwrap();
+    match bed.golden.trash_move(&image, Duration::ZERO) {
+        Ok(()) => assert_eq!(theirs.read(0, 512).wait().unwrap(), vec![1; 512]),
+        Err(error) => assert!(error.is_busy(), "{error}"),
+    }
+    theirs.close().unwrap();
+    if bed.golden.trash().unwrap().is_empty() {
+        bed.golden.trash_move(&image, Duration::ZERO).unwrap();
+    }
+    bed.golden.trash_remove(&id, false).unwrap();
+}
+
+#[test]
+fn a_full_trash_is_listed_whole() {
+    let bed = Bed::new();
+    let options = rbd::CreateOptions { features: rbd::features::LAYERING, ..Default::default() };
+    for n in 0..70 {
+        let image = name(&format!("i{n}"));
+        bed.golden.create(&image, MIB, &options).unwrap();
+        bed.golden.trash_move(&image, Duration::ZERO).unwrap();
+    }
+    let trash = bed.golden.trash().unwrap();
+    assert_eq!(trash.len(), 70);
+    std::thread::scope(|scope| {
+        for part in trash.chunks(18) {
+            scope.spawn(|| part.iter().for_each(|entry| bed.golden.trash_remove(&entry.id, false).unwrap()));
+        }
+    });
+    assert!(bed.golden.trash().unwrap().is_empty());
+}
