@@ -1,0 +1,203 @@
+//! The command line. Every flag doubles as an environment variable, read here and nowhere else.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::engine::{Kind, Stop};
+use crate::source::{Location, S3Options};
+
+/// Turns a database dump into a data directory that an engine starts on in a moment.
+#[derive(Debug, Parser)]
+#[command(name = "aldaas-restore", version, max_term_width = 110, after_long_help = EXAMPLES)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  What is in that dump?
+    aldaas-restore inspect --from s3://backup/orders.sql.gz
+
+  Restore it (as an unprivileged user: the engine refuses to run as root):
+    aldaas-restore restore --from s3://backup/orders.sql.gz --database orders \\
+        --data-dir /srv/orders/data --work-dir /tmp/orders --manifest /srv/orders/manifest.json
+
+  Use it, until Ctrl-C:
+    aldaas-restore serve --database orders --data-dir /srv/orders/data --work-dir /tmp/orders
+
+Keys for S3 come from where the AWS tools have theirs: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a web
+identity token, the machine's role.
+
+Events are written to standard output, one JSON object per line; logs to standard error (RUST_LOG says how much).
+Exit code: 0 done; 1 it can only fail again (a bad dump, a failing check); 2 bad arguments; 75 it may work later (S3 away,
+engine killed); 130 and 143 told to stop by SIGINT or SIGTERM.
+
+A dump is code: whoever can write it can run anything as the user that runs this program.";
+
+/// The four things the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Restore a dump into an empty data directory, bake it, check it, and stop cleanly
+    Restore(Restore),
+    /// Start the engine on a clone and see that it holds what the manifest says
+    Check(Check),
+    /// Start the engine on a clone and keep it running until told to stop
+    Serve(Serve),
+    /// Tell what a dump is, without restoring it
+    Inspect(Inspect),
+}
+
+/// Which dump.
+#[derive(Debug, clap::Args)]
+pub struct From {
+    /// The dump: s3://bucket/key, a path, or - for standard input
+    ///
+    /// Plain SQL or pg_dump -Fc, with or without gzip around it; found by content, the name does not matter.
+    #[arg(long, env = "ALDAAS_FROM", value_name = "LOCATION")]
+    pub from: Location,
+
+    /// An S3 store that is not AWS, e.g. http://127.0.0.1:7480
+    #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+
+    /// The region to sign requests for [default: the profile's, else us-east-1]
+    #[arg(long, env = "AWS_REGION", value_name = "REGION")]
+    pub s3_region: Option<String>,
+}
+
+impl From {
+    /// How to reach S3.
+    #[must_use]
+    pub fn s3(&self) -> S3Options {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        S3Options { endpoint: given(&self.s3_endpoint), region: given(&self.s3_region) }
+    }
+}
+
+/// Which engine, and where.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// The data directory, owned by the user that runs this program
+    #[arg(long, env = "ALDAAS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// The database's name inside the engine
+    #[arg(long, env = "ALDAAS_DATABASE", value_name = "NAME")]
+    pub database: String,
+
+    /// A directory for sockets and logs, with a short path; made if need be
+    #[arg(long, env = "ALDAAS_WORK_DIR", value_name = "DIR")]
+    pub work_dir: PathBuf,
+
+    /// The database engine
+    #[arg(long, env = "ALDAAS_ENGINE", value_enum, default_value_t = Kind::Postgres)]
+    pub engine: Kind,
+
+    /// Where the engine's programs are [default: PATH, then the newest in /usr/lib/postgresql]
+    #[arg(long, env = "ALDAAS_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+
+    /// Stop when the program that started this one ends
+    #[arg(long, env = "ALDAAS_WITH_PARENT", action = ArgAction::SetTrue)]
+    pub with_parent: bool,
+}
+
+/// `restore`
+#[derive(Debug, clap::Args)]
+pub struct Restore {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub from: From,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
+
+    /// Where to write the manifest: what was restored, and the evidence for it
+    #[arg(long, env = "ALDAAS_MANIFEST", value_name = "FILE")]
+    pub manifest: PathBuf,
+
+    /// How many tables and indexes to work on at once
+    ///
+    /// More than one needs room for the whole uncompressed archive in the work directory when the dump is pg_dump -Fc.
+    #[arg(long, env = "ALDAAS_JOBS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub jobs: u32,
+
+    /// What to call the dump in the manifest [default: as in --from]
+    #[arg(long, env = "ALDAAS_SOURCE_NAME", value_name = "NAME")]
+    pub source_name: Option<String>,
+
+    /// The locale of the new database: it decides how text is sorted
+    #[arg(long, env = "ALDAAS_LOCALE", value_name = "LOCALE", default_value = "C.UTF-8")]
+    pub locale: String,
+}
+
+/// `check`
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
+
+    /// The manifest that `restore` wrote
+    #[arg(long, env = "ALDAAS_MANIFEST", value_name = "FILE")]
+    pub manifest: PathBuf,
+
+    /// A statement that must succeed, and must not return false; may be given several times
+    #[arg(long, env = "ALDAAS_CHECK_SQL", value_name = "STATEMENT", value_delimiter = None)]
+    pub sql: Vec<String>,
+}
+
+/// `serve`
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: Place,
+
+    /// The address to listen on; without a password from this machine only
+    #[arg(long, env = "ALDAAS_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub listen: String,
+
+    /// The TCP port; 0 chooses a free one
+    #[arg(long, env = "ALDAAS_PORT", value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+
+    /// How to stop: fast writes everything out first, immediate is for data that nobody needs any more
+    #[arg(long, env = "ALDAAS_STOP", value_enum, default_value_t = Stop::Fast)]
+    pub stop: Stop,
+}
+
+/// `inspect`
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub from: From,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_doubles_as_an_environment_variable() {
+        for command in Args::command().get_subcommands() {
+            for flag in
+                command.get_arguments().filter(|flag| flag.get_id() != "help" && flag.get_id() != "version")
+            {
+                assert!(flag.get_env().is_some(), "{} --{}", command.get_name(), flag.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! PostgreSQL.
+
+mod binaries;
+mod cluster;
+mod complaint;
+mod load;
+mod query;
+mod server;
+mod settings;
+
+use std::path::Path;
+
+use aldaas_api::manifest::Contents;
+use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, Error, LoadError, Mode, Place, Server, Stop};
+use crate::child;
+use crate::format::{Content, Dump};
+use binaries::Binaries;
+use load::Load;
+pub use server::Postmaster;
+
+/// The database that is there from the beginning.
+const FIRST: &str = "postgres";
+
+/// PostgreSQL, from one installation, over one data directory.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    binaries: Binaries,
+    place: Place,
+    locale: String,
+}
+
+impl Postgres {
+    /// Finds the programs and looks whether this user may run them.
+    ///
+    /// # Errors
+    /// When they aren't there, when we are root, or when a name cannot be a database's.
+    pub fn new(bin_dir: Option<&Path>, place: Place, locale: String) -> Result<Postgres, Error> {
+        if rustix::process::geteuid().is_root() {
+            let advice = "run this as the user that shall own the data, for example: setpriv --reuid postgres --regid postgres --clear-groups aldaas-restore …";
+            return Err(Error::Refused(format!("PostgreSQL refuses to run as root: {advice}")));
+        }
+        if matches!(place.database.as_str(), "template0" | "template1") || place.database.len() > 63 {
+            return Err(Error::Refused(format!(
+                "{:?} cannot be a database of PostgreSQL: choose another name",
+                place.database
+            )));
+        }
+        Ok(Postgres { binaries: Binaries::find(bin_dir)?, place, locale })
+    }
+
+    /// Restores a dump that makes its own database (`pg_dump --create`), and gives that our name.
+    async fn load_with_create(
+        &self,
+        load: &Load<'_>,
+        server: &mut Postmaster,
+        dump: Dump,
+    ) -> Result<(), LoadError> {
+        load.psql(server, dump, FIRST).await?;
+        let own =
+            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1";
+        let made = query::column(server, FIRST, own, load.cancel).await?;
+        let database = &self.place.database;
+        match made.as_slice() {
+            _ if made.contains(database) => Ok(()),
+            [one] => {
+                tracing::info!("the dump made the database {one:?}: renamed to {database:?}");
+                let rename =
+                    format!("ALTER DATABASE {} RENAME TO {}", query::quote(one), query::quote(database));
+                Ok(query::run(server, FIRST, &rename, load.cancel).await?)
+            }
+            _ => {
+                let what =
+                    format!("the dump makes the databases {}, but none called {database:?}", made.join(", "));
+                Err(Error::Statement(format!("{what}: dump one database alone")).into())
+            }
+        }
+    }
+}
+
+impl Engine for Postgres {
+    type Server = Postmaster;
+
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn version(&self) -> &str {
+        self.binaries.version()
+    }
+
+    async fn init(&self, cancel: &CancellationToken) -> Result<(), Error> {
+        cluster::init(&self.binaries, &self.place, &self.locale, cancel).await
+    }
+
+    async fn start(&self, mode: &Mode, cancel: &CancellationToken) -> Result<Postmaster, Error> {
+        server::start(&self.binaries, &self.place, mode, cancel).await
+    }
+
+    async fn load(
+        &self,
+        server: &mut Postmaster,
+        dump: Dump,
+        jobs: u32,
+        cancel: &CancellationToken,
+    ) -> Result<(), LoadError> {
+        let load = Load { binaries: &self.binaries, place: &self.place, port: server.port(), jobs, cancel };
+        if load::makes_database(&dump) {
+            return self.load_with_create(&load, server, dump).await;
+        }
+        let database = &self.place.database;
+        if database != FIRST {
+            query::run(server, FIRST, &format!("CREATE DATABASE {}", query::quote(database)), cancel).await?;
+        }
+        match dump.content {
+            Content::PlainSql => load.psql(server, dump, database).await,
+            Content::PgCustom => load.pg_restore(server, dump, database).await,
+        }
+    }
+
+    async fn bake(
+        &self,
+        server: &mut Postmaster,
+        jobs: u32,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut command = child::command(&self.binaries.program("vacuumdb"), Signal::KILL);
+        command.args(["--all", "--freeze", "--analyze", "--quiet", "--username=postgres", "--no-password"]);
+        command
+            .arg("--host")
+            .arg(server.socket_dir())
+            .arg(format!("--port={}", server.port()))
+            .arg(format!("--jobs={jobs}"));
+        let done = server.guard(cancel, cluster::run("vacuumdb", command, cancel)).await;
+        match done.map_err(|err| complaint::explain(err, &self.place.data)) {
+            Err(err @ Error::Program { .. }) => Err(server.autopsy(err).await),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn contents(&self, server: &mut Postmaster, cancel: &CancellationToken) -> Result<Contents, Error> {
+        query::contents(server, &self.place.database, cancel).await
+    }
+
+    async fn check(
+        &self,
+        server: &mut Postmaster,
+        sql: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        query::check(server, &self.place.database, sql, cancel).await
+    }
+
+    async fn stop(&self, server: Postmaster, how: Stop) -> Result<(), Error> {
+        server.end(how).await
+    }
+
+    async fn prove(&self, cancel: &CancellationToken) -> Result<(), Error> {
+        cluster::prove(&self.binaries, &self.place.data, cancel).await
+    }
+}

@@ -1,0 +1,78 @@
+//! How the server is started: everything is said on its command line, so that a clone's files need not change for it.
+
+use std::path::Path;
+
+use super::super::{Mode, Place};
+
+/// Bytes of memory to count on where the machine does not tell.
+const SOME_MEMORY: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+
+/// The settings for `mode`, as `name=value`.
+pub(super) fn for_mode(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
+    let mut settings = vec![
+        format!("unix_socket_directories={}", place.work.display()),
+        format!("port={port}"),
+        "log_destination=stderr".into(),
+        "logging_collector=off".into(),
+        "log_min_messages=warning".into(),
+        // Trying for huge pages first costs time, and a clone is small fry.
+        "huge_pages=off".into(),
+        // After a crash: one call for the whole volume instead of opening every file.
+        "recovery_init_sync_method=syncfs".into(),
+    ];
+    match mode {
+        Mode::Load => settings.extend(load(place)),
+        // Nothing may write but what is asked for.
+        Mode::Check => settings.extend(["listen_addresses=".into(), "autovacuum=off".into()]),
+        Mode::Serve { listen, .. } => settings.push(format!("listen_addresses={listen}")),
+    }
+    settings
+}
+
+/// The data directory is thrown away when anything goes wrong, so nothing needs to survive a crash.
+fn load(place: &Place) -> Vec<String> {
+    let memory = memory();
+    let maintenance = (memory / 16).clamp(64 * MIB, 1024 * MIB) / MIB;
+    let buffers = (memory / 8).clamp(128 * MIB, 1024 * MIB) / MIB;
+    // On the volume itself, so it must stay small beside the data.
+    let wal = (free(&place.data) / 10).clamp(64 * MIB, 4096 * MIB) / MIB;
+    vec![
+        "listen_addresses=".into(),
+        "fsync=off".into(),
+        "synchronous_commit=off".into(),
+        "full_page_writes=off".into(),
+        "wal_level=minimal".into(),
+        "max_wal_senders=0".into(),
+        "archive_mode=off".into(),
+        "autovacuum=off".into(),
+        "max_connections=40".into(),
+        "checkpoint_timeout=1h".into(),
+        "wal_buffers=16MB".into(),
+        // Old WAL is removed, not kept for later: the golden image should hold none.
+        "wal_recycle=off".into(),
+        "min_wal_size=32MB".into(),
+        format!("max_wal_size={wal}MB"),
+        format!("maintenance_work_mem={maintenance}MB"),
+        format!("shared_buffers={buffers}MB"),
+        // A backend that is killed takes the server with it: that restore is over.
+        "restart_after_crash=off".into(),
+        "jit=off".into(),
+    ]
+}
+
+/// What this machine, or this container, has.
+fn memory() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    });
+    let container =
+        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    machine.unwrap_or(SOME_MEMORY).min(container.unwrap_or(u64::MAX))
+}
+
+/// Free bytes of the file system that holds `path`.
+fn free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(SOME_MEMORY, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
