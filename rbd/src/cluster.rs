@@ -52,6 +52,8 @@ impl ConnectOptions {
     fn settings(&self) -> Vec<(String, String)> {
         let seconds = |time: Duration| (time.as_secs() + u64::from(time.subsec_nanos() > 0)).to_string();
         let mut settings = vec![
+            // What goes wrong is in our errors. Ceph's own words go to its log file, not into a user's terminal.
+            ("err_to_stderr".to_owned(), "false".to_owned()),
             ("client_mount_timeout".to_owned(), seconds(self.connect_timeout)),
             ("rados_mon_op_timeout".to_owned(), seconds(self.operation_timeout)),
             ("rados_osd_op_timeout".to_owned(), seconds(self.operation_timeout)),
@@ -164,18 +166,18 @@ impl Cluster {
     /// This connection's addresses, e.g. `10.0.0.1:0/3210`: what to hand to [`Cluster::blocklist_add`].
     ///
     /// Implements: `rados_getaddrs`.
-    pub fn addresses(&self) -> Result<String> {
+    pub fn addresses(&self) -> Result<Vec<String>> {
         let mut text: *mut c_char = ptr::null_mut();
         // SAFETY: the handle is live; librados writes a string of its own into `text`.
-        check(unsafe { rados::rados_getaddrs(self.raw(), &mut text) }, "read addresses of", || {
-            self.to_string()
-        })?;
+        let code = unsafe { rados::rados_getaddrs(self.raw(), &mut text) };
+        check(code, "read addresses of", || self.to_string())?;
         // SAFETY: `text` is a NUL-terminated string, ours to free.
-        unsafe {
+        let addresses = unsafe {
             let addresses = ffi::owned(text);
             rados::rados_buffer_free(text);
-            Ok(addresses)
-        }
+            addresses
+        };
+        Ok(plain_addresses(&addresses))
     }
 
     /// Sends one command to the monitors and returns what it printed, e.g. `{"prefix": "df", "format": "json"}`.
@@ -275,7 +277,10 @@ impl Cluster {
         check(code, "wait for latest map of", || self.to_string()).map(drop)
     }
 
-    /// Cuts a client off: none of its requests is served any more, until `expire` is over.
+    /// Cuts a client off until `expire` is over: no OSD that has heard of it serves a request of that client.
+    ///
+    /// An OSD hears of it at the latest with this connection's next request to it. So whatever this connection reads
+    /// afterwards, the other can't change any more.
     ///
     /// Implements: monitor command `osd blocklist add`.
     pub fn blocklist_add(&self, address: &str, expire: Duration) -> Result<()> {
@@ -367,6 +372,20 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
+/// `[v2:10.0.0.1:0/1,v1:10.0.0.1:0/1]` without brackets, protocols and repetitions.
+fn plain_addresses(text: &str) -> Vec<String> {
+    let mut plain: Vec<String> = text
+        .trim_matches(['[', ']'])
+        .split(',')
+        .map(|address| {
+            address.trim_start_matches("v1:").trim_start_matches("v2:").trim_start_matches("any:").to_owned()
+        })
+        .filter(|address| !address.is_empty())
+        .collect();
+    plain.dedup();
+    plain
+}
+
 fn read_conf(handle: &Handle, options: &ConnectOptions) -> Result<()> {
     const READ: &str = "read Ceph configuration";
     let name =
@@ -403,8 +422,16 @@ mod tests {
             ..Default::default()
         };
         let settings = options.settings();
-        assert_eq!(settings[0], ("client_mount_timeout".into(), "1".into()));
-        assert_eq!(settings[2], ("rados_osd_op_timeout".into(), "3".into()));
+        assert!(settings.contains(&("client_mount_timeout".into(), "1".into())));
+        assert!(settings.contains(&("rados_osd_op_timeout".into(), "3".into())));
         assert_eq!(settings.last().unwrap().1, "7", "overrides come last");
+    }
+
+    #[test]
+    fn addresses_are_plain_whatever_the_protocol() {
+        assert_eq!(plain_addresses("10.0.0.1:0/7"), ["10.0.0.1:0/7"]);
+        assert_eq!(plain_addresses("[v2:10.0.0.1:0/7,v1:10.0.0.1:0/7]"), ["10.0.0.1:0/7"]);
+        assert_eq!(plain_addresses("v2:[fd00::1]:0/7"), ["[fd00::1]:0/7"]);
+        assert!(plain_addresses("").is_empty());
     }
 }

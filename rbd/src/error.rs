@@ -50,7 +50,7 @@ impl Error {
         self.errno == libc::EEXIST
     }
 
-    /// Somebody uses it: a watcher, a lock, a child, a delay that is not over (`EBUSY`, or `EPERM` while deferred in the trash).
+    /// Somebody uses it: a watcher, a locker, a child.
     pub fn is_busy(&self) -> bool {
         self.errno == libc::EBUSY
     }
@@ -70,7 +70,7 @@ impl Error {
         self.errno == libc::ENOSPC || self.errno == libc::EDQUOT
     }
 
-    /// The key has no right to do this.
+    /// The key has no right to do this, or (when removing from the trash) the delay is not over.
     pub fn is_permission(&self) -> bool {
         self.errno == libc::EPERM || self.errno == libc::EACCES
     }
@@ -115,7 +115,7 @@ fn errno_text(errno: i32) -> String {
 
 fn hint(error: &Error) -> Option<&'static str> {
     if error.is_timed_out() {
-        return Some("is the cluster up and reachable? see `ceph -s`");
+        return Some("is the cluster up, reachable and not full? see `ceph -s`");
     }
     if error.is_no_space() {
         return Some("free space, raise the pool's quota, or add storage: see `ceph df`");

@@ -12,6 +12,9 @@ pub(crate) mod rados {
     unsafe extern "C" {
         /// `int rados_getaddrs(rados_t cluster, char **addrs)`, since Nautilus.
         pub(crate) fn rados_getaddrs(cluster: rados_t, addrs: *mut *mut c_char) -> c_int;
+
+        /// `void rados_set_pool_full_try(rados_ioctx_t io)`, since Octopus.
+        pub(crate) fn rados_set_pool_full_try(io: rados_ioctx_t);
     }
 }
 

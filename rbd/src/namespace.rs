@@ -108,6 +108,17 @@ impl Namespace {
         &self.pool
     }
 
+    /// The same rados namespace, for work that must fail with [`Error::is_no_space`] when the pool is full. Without this
+    /// a write waits for space, until the operation time-out if there is one. It holds for images opened from it, too.
+    ///
+    /// Implements: `rados_set_pool_full_try`.
+    pub fn fail_when_full(&self) -> Result<Self> {
+        let io = IoCtx::open(self.pool.cluster(), self.pool.name(), &self.name)?;
+        // SAFETY: the context was just made and nobody else has it.
+        unsafe { rados::rados_set_pool_full_try(io.raw()) };
+        Ok(Self { io: Arc::new(io), pool: self.pool.clone(), name: self.name.clone() })
+    }
+
     /// All images, trash not included, by name.
     ///
     /// Implements: `rbd_list2`.

@@ -6,7 +6,7 @@ use aldaas_rbd as rbd;
 use aldaas_testbed::Testbed;
 use serde_json::json;
 
-use crate::support::{Bed, MIB, connect, name, options};
+use crate::support::{Bed, MIB, connect, impatient, map, name, options};
 
 #[test]
 fn a_connection_tells_whom_it_reached_and_as_whom() {
@@ -14,7 +14,7 @@ fn a_connection_tells_whom_it_reached_and_as_whom() {
     assert_eq!(cluster.fsid().len(), 36);
     assert_eq!(cluster.user(), "admin");
     assert!(cluster.instance_id() > 0);
-    assert!(cluster.addresses().unwrap().contains("127.0.0.1:0/"), "{:?}", cluster.addresses());
+    assert!(cluster.addresses().unwrap()[0].starts_with("127.0.0.1:0/"), "{:?}", cluster.addresses());
     assert_eq!(cluster.config("rados_osd_op_timeout").unwrap().parse::<f64>().unwrap(), 30.0);
     assert!(rbd::librbd_version() >= (1, 16, 0));
     let answer = cluster.mon_command(&json!({"prefix": "fsid"})).unwrap();
@@ -133,19 +133,17 @@ fn a_blocklisted_client_is_cut_off_until_it_is_let_in_again() {
     let bed = Bed::new();
     let (victim, golden) = bed.other_client("golden");
     golden.write_object("o", b"before").unwrap();
-    let listed = victim.addresses().unwrap();
-    // `v1:127.0.0.1:0/3210`, or several of them in brackets: the monitors want the plain one.
-    let plain = listed.trim_matches(['[', ']']).split(',').next().unwrap();
-    let address =
-        plain.split_once(':').filter(|(kind, _)| kind.starts_with('v')).map_or(plain, |(_, rest)| rest);
+    let address = &victim.addresses().unwrap()[0];
     bed.cluster.blocklist_add(address, Duration::from_secs(60)).unwrap();
-    assert!(bed.cluster.blocklist().unwrap().iter().any(|entry| entry.ends_with(address)), "{listed}");
+    assert!(bed.cluster.blocklist().unwrap().iter().any(|entry| entry == address), "{address}");
+    // With this request the OSD hears of it.
+    bed.golden.read_object("o").unwrap();
     let error = golden.write_object("o", b"after").unwrap_err();
     assert!(error.is_blocklisted(), "{error}");
     assert_eq!(bed.golden.read_object("o").unwrap(), b"before");
     bed.cluster.blocklist_remove(address).unwrap();
     bed.cluster.blocklist_remove(address).unwrap();
-    assert!(!bed.cluster.blocklist().unwrap().iter().any(|entry| entry.ends_with(address)));
+    assert!(!bed.cluster.blocklist().unwrap().iter().any(|entry| entry == address));
 }
 
 #[test]
@@ -200,4 +198,86 @@ fn the_operations_of_one_call_can_be_counted() {
     counted.overrides.push(("admin_socket".into(), String::new()));
     let silent = rbd::Cluster::connect(&counted).unwrap();
     assert!(silent.objecter_ops().unwrap_err().to_string().contains("admin_socket"));
+}
+
+#[test]
+fn a_nodes_key_clones_golden_images_but_never_changes_them() {
+    let bed = Bed::new();
+    let parent = bed.sealed("parent", 8 * MIB);
+    let id = bed.golden.image_id(&parent).unwrap();
+    bed.golden.set_metadata(&id, &map(&[("state", "ready")])).unwrap();
+    let (user, pool) = (format!("node-{}", bed.cluster.instance_id()), bed.test_pool.name());
+    let osd = format!(
+        "profile rbd-read-only pool={pool} namespace=golden, profile rbd pool={pool} namespace=clone"
+    );
+    let caps = ["mon", "profile rbd", "osd", &osd, "mgr", &format!("profile rbd pool={pool}")];
+    let entity = format!("client.{user}");
+    let command = json!({"prefix": "auth get-or-create", "entity": entity, "caps": caps});
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = dir.path().join("keyring");
+    std::fs::write(&keyring, bed.cluster.mon_command(&command).unwrap()).unwrap();
+
+    let options = rbd::ConnectOptions { user, keyring: Some(keyring), ..options(Testbed::get()) };
+    let node = rbd::Cluster::connect(&options).unwrap();
+    let pool = node.pool(bed.pool.name()).unwrap();
+    let (golden, clone) = (pool.namespace("golden").unwrap(), pool.namespace("clone").unwrap());
+    assert_eq!(golden.metadata(&golden.image_id(&parent).unwrap()).unwrap()["state"], "ready");
+    assert!(golden.watchers(&id).unwrap().is_empty());
+    golden.clone_image(&parent, "sealed", &clone, &name("child"), &rbd::CloneOptions::default()).unwrap();
+    let child = clone.image_id(&name("child")).unwrap();
+    clone.set_metadata(&child, &map(&[("node", "n1")])).unwrap();
+    let open = clone.open(&name("child")).unwrap();
+    open.write(0, b"mine".to_vec()).wait().unwrap();
+    open.close().unwrap();
+    clone.trash_move(&name("child"), Duration::ZERO).unwrap();
+    clone.trash_remove(&child, false).unwrap();
+
+    let denied = golden.set_metadata(&id, &map(&[("state", "failed")])).unwrap_err();
+    assert!(denied.is_permission() && denied.to_string().contains("caps"), "{denied}");
+    assert!(golden.create(&name("x"), MIB, &rbd::CreateOptions::default()).unwrap_err().is_permission());
+    assert!(golden.trash_move(&parent, Duration::ZERO).unwrap_err().is_permission());
+    assert!(golden.write_object("o", b"x").unwrap_err().is_permission());
+    drop((golden, clone, pool, node));
+    bed.cluster.mon_command(&json!({"prefix": "auth del", "entity": entity})).unwrap();
+}
+
+/// Writes until the pool's quota, which takes hold with a delay, is felt.
+fn write_until_refused(open: &rbd::Image) -> rbd::Error {
+    // Each write to new space: overwriting is always allowed.
+    for n in 0..600 {
+        if let Err(error) = open.write(n * MIB, vec![1; 4096]).wait() {
+            return error;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the quota never took hold");
+}
+
+#[test]
+fn a_full_pool_is_an_error_at_once_for_whoever_asked_for_that_and_a_time_out_for_others() {
+    let bed = Bed::new();
+    let (waiting, failing) = (bed.image("waiting", 600 * MIB), bed.image("failing", 600 * MIB));
+    let cluster = rbd::Cluster::connect(&impatient(Testbed::get())).unwrap();
+    let golden = cluster.pool(bed.pool.name()).unwrap().namespace("golden").unwrap();
+    let quota = |bytes: &str| {
+        let pool = bed.test_pool.name();
+        let command =
+            json!({"prefix": "osd pool set-quota", "pool": pool, "field": "max_bytes", "val": bytes});
+        bed.cluster.mon_command(&command).unwrap();
+    };
+    let patient = golden.open(&waiting).unwrap();
+    let strict = golden.fail_when_full().unwrap();
+    let strict_image = strict.open(&failing).unwrap();
+    quota("4096");
+    let error = write_until_refused(&strict_image);
+    assert!(error.is_no_space() && error.to_string().contains("quota"), "{error}");
+    let error = strict.write_object("o", &[1; 4096]).unwrap_err();
+    assert!(error.is_no_space(), "{error}");
+    assert!(write_until_refused(&patient).is_timed_out());
+    quota("0");
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while patient.write(0, vec![1; 4096]).wait().is_err() {
+        assert!(std::time::Instant::now() < deadline, "the quota never went");
+    }
+    strict_image.write(0, vec![1; 4096]).wait().unwrap();
 }
