@@ -8,8 +8,7 @@ mod common;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use aldaas_testbed::{Daemon, Testbed};
-use common::{Bed, DUMP, processes_naming, query, refusal, signal, text, wait_until};
+use common::{Bed, DUMP, endless_ingest, processes_naming, query, refusal, signal, text};
 use rustix::process::Signal;
 
 fn gzip(content: &[u8]) -> Vec<u8> {
@@ -105,7 +104,7 @@ fn a_source_that_is_away_or_refuses_is_said_to_be_so() {
     let (error, _) = ingest("s3://nowhere-at-all/orders.sql", "UNUSED", "");
     assert!(error.contains("nowhere-at-all"), "{error}");
     let (error, code) = ingest("s3://source/orders.sql", "AWS_SECRET_ACCESS_KEY", "wrong");
-    assert!(error.contains("denied") || error.contains("AWS_"), "{error}");
+    assert!(error.contains("may not be read") && error.contains("check that the keys"), "{error}");
     assert_eq!(code, Some(1));
     // Nothing listens on the discard port.
     let (error, code) = ingest("s3://source/orders.sql", "AWS_ENDPOINT_URL", "http://127.0.0.1:9");
@@ -136,23 +135,6 @@ fn names_that_are_taken_are_refused_whoever_took_them() {
     let error = bed.refused(&["ingest", "orders", "--from", &dump, "--name", "orders-20300101t000000z"]);
     assert!(error.contains("not made by aldaas"), "{error}");
     bed.assert_census(&before, "after taken names");
-}
-
-/// An ingest that goes on until it is told otherwise: its dump is a pipe that stays open.
-fn endless_ingest(bed: &Bed) -> std::process::Child {
-    let mut ingest = bed
-        .command(&["ingest", "orders", "--from", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let head = "CREATE TABLE customer (id integer);\nINSERT INTO customer VALUES (1);\n";
-    ingest.stdin.as_mut().unwrap().write_all(head.as_bytes()).unwrap();
-    wait_until("the restore has begun", || {
-        processes_naming(bed.scratch.path()).iter().any(|(_, line)| line.contains("psql"))
-    });
-    ingest
 }
 
 #[test]
@@ -264,23 +246,4 @@ fn a_cluster_that_is_away_is_an_error_in_seconds() {
     let output = bed.command(&["doctor", "--ceph-conf", "/no/such/ceph.conf"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("MISSING"));
-}
-
-#[test]
-fn a_cluster_that_goes_away_during_an_ingest_ends_it_and_doctor_cleans_up_later() {
-    let own = Testbed::own_cluster_without_s3();
-    let bed = Bed::on(&own);
-    let latest = bed.ingest_small();
-    let before = bed.census();
-    let ingest = endless_ingest(&bed);
-    own.stop(Daemon::Osd);
-    // Something to write for the engine, which it can't.
-    let mut stdin = ingest.stdin.as_ref().unwrap();
-    let _ = stdin.write_all("CREATE TABLE more AS SELECT generate_series(1, 500000);\nCHECKPOINT;\n".as_bytes());
-    let output = ingest.wait_with_output().unwrap();
-    println!("{}", refusal(&output, "ingest"));
-    own.start_again(Daemon::Osd);
-    bed.ok(&["doctor", "--clean"]);
-    bed.assert_census(&before, "after the cluster was away");
-    assert_eq!(bed.latest("orders"), Some(latest));
 }

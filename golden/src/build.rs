@@ -107,6 +107,7 @@ impl Candidate {
 
     /// The image is no good; the reason is kept with it.
     pub fn fail(self, reason: &str) -> Result<()> {
+        self.store.discard_verification(&self.name)?;
         let from = self.store.golden_image(&self.name)?.record.state;
         self.change(from, State::Failed, &[(REASON, reason.to_owned())])
     }
@@ -153,14 +154,9 @@ impl Store {
 
     /// Removes an image that never became ready, with its snapshot and the clone on which it was verified.
     pub(crate) fn discard_unfinished(&self, name: &GoldenImageName) -> Result<()> {
-        match self.remove_clone(&verification_clone(name)?) {
-            Ok(()) | Err(Error::NoClone(_)) => {}
-            // Without a record when its maker was killed in between; the name says whose it was.
-            Err(Error::Foreign(_)) => {
-                self.remove_image(&self.clones, &image_name(&verification_clone(name)?)?)?
-            }
-            Err(error) => return Err(error),
-        }
+        self.discard_verification(name)?;
+        // A removal of that clone may have been cut short before.
+        self.purge_clones(&mut Default::default())?;
         let image = image_name(name)?;
         match self.golden.open(&image) {
             Ok(open) => match open.remove_snapshot(SEALED) {
@@ -172,6 +168,18 @@ impl Store {
         }
         fail_point!("golden::after-unseal");
         self.remove_image(&self.golden, &image)
+    }
+}
+
+impl Store {
+    fn discard_verification(&self, name: &GoldenImageName) -> Result<()> {
+        let clone = verification_clone(name)?;
+        match self.remove_clone(&clone) {
+            Ok(()) | Err(Error::NoClone(_)) => Ok(()),
+            // Without a record when its maker was killed in between; the name says whose it was.
+            Err(Error::Foreign(_)) => self.remove_image(&self.clones, &image_name(&clone)?),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Clones: writable children of a golden image's snapshot, always one level deep.
 
+use std::time::{Duration, Instant};
+
 use aldaas_api::{CloneName, GoldenImageName};
 use aldaas_rbd as rbd;
 use fail::fail_point;
@@ -130,14 +132,30 @@ impl Store {
     /// between leaves it in the trash, where [`Store::purge`] finds it.
     pub(crate) fn remove_image(&self, namespace: &rbd::Namespace, image: &rbd::ImageName) -> Result<()> {
         let id = namespace.image_id(image)?;
-        let watchers = namespace.watchers(&id)?;
-        if !watchers.is_empty() {
-            let users = watchers.iter().map(|watcher| watcher.address.clone()).collect::<Vec<_>>().join(", ");
-            return Err(Error::InUse { image: image.to_string(), users });
-        }
-        namespace.trash_move(image, std::time::Duration::ZERO)?;
+        wait_until_unused(namespace, image, &id)?;
+        namespace.trash_move(image, Duration::ZERO)?;
         fail_point!("golden::after-trash");
         namespace.trash_remove(&id, false)?;
         Ok(())
+    }
+}
+
+/// How long the watch of a client that was killed stays: Ceph's `osd_client_watch_timeout`, and a little.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Waits until nobody has the image open. A killed client counts as one for half a minute; who is still there then, lives.
+fn wait_until_unused(namespace: &rbd::Namespace, image: &rbd::ImageName, id: &rbd::ImageId) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let watchers = namespace.watchers(id)?;
+        if watchers.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() > WATCH_TIMEOUT {
+            let users = watchers.iter().map(|watcher| watcher.address.clone()).collect::<Vec<_>>().join(", ");
+            return Err(Error::InUse { image: format!("{}/{image}", namespace.name()), users });
+        }
+        tracing::info!(%image, users = watchers.len(), "waiting until nobody has the image open");
+        std::thread::sleep(Duration::from_millis(250));
     }
 }

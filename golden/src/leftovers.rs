@@ -5,6 +5,7 @@
 //! | a clone whose holder has ended | the process that should have removed it was killed |
 //! | a child of a golden image in the clone namespace, without a record | killed between clone and record |
 //! | a candidate or sealed image whose build lock nobody living holds | the builder was killed |
+//! | a retired image outside the trash | killed in the middle of a retirement |
 //! | a blank image with a golden image's name and no record | killed between create and record |
 //! | anything in the trash | killed between the two steps of a removal, or waiting for its last clone |
 //!
@@ -32,6 +33,8 @@ pub enum Leftover {
     HalfMadeClone(CloneName),
     /// A build whose builder has ended.
     UnfinishedBuild(GoldenImageName),
+    /// An image on its way out that never got there.
+    HalfRetired(GoldenImageName),
     /// A blank image without a record.
     BlankImage(GoldenImageName),
     /// Images in the trash.
@@ -46,6 +49,7 @@ impl std::fmt::Display for Leftover {
             Self::UnfinishedBuild(name) => {
                 write!(f, "golden image {name}: unfinished, its builder has ended")
             }
+            Self::HalfRetired(name) => write!(f, "golden image {name}: retired, but not in the trash yet"),
             Self::BlankImage(name) => write!(f, "golden image {name}: blank, its builder was interrupted"),
             Self::Trash(count) => write!(f, "{count} image(s) in the trash"),
         }
@@ -85,6 +89,7 @@ impl Store {
                     other => ignore_gone(other.map(drop)),
                 }
             }
+            Leftover::HalfRetired(name) => ignore_gone(self.retire(name, true).map(drop)),
             Leftover::BlankImage(name) => {
                 let _lock = BuildLock::take(&self.golden, name.database())?;
                 match self.golden_image(name) {
@@ -111,8 +116,11 @@ impl Store {
 
     fn unfinished_builds(&self) -> Result<Vec<Leftover>> {
         let mut found = Vec::new();
-        for image in self.golden_images()?.into_iter().filter(|image| is_unfinished(image.record.state)) {
-            if !BuildLock::is_held(&self.golden, image.name.database())? {
+        for image in self.golden_images()? {
+            let state = image.record.state;
+            if state == State::Retired {
+                found.push(Leftover::HalfRetired(image.name));
+            } else if is_unfinished(state) && !BuildLock::is_held(&self.golden, image.name.database())? {
                 found.push(Leftover::UnfinishedBuild(image.name));
             }
         }

@@ -47,7 +47,15 @@ impl Store {
     /// Removes for good what is in the trash: clones, unfinished builds, and retired golden images without clones.
     pub fn purge(&self) -> Result<Purged> {
         let mut purged = Purged::default();
-        // Clones first: with the last of them, a retired image becomes removable.
+        self.purge_clones(&mut purged)?;
+        for entry in self.golden.trash()? {
+            self.purge_retired(&entry.id, &mut purged)?;
+        }
+        Ok(purged)
+    }
+
+    /// Clones go first: with the last of them, a golden image becomes removable.
+    pub(crate) fn purge_clones(&self, purged: &mut Purged) -> Result<()> {
         for entry in self.clones.trash()? {
             match self.clones.trash_remove(&entry.id, false) {
                 Ok(()) => purged.removed += 1,
@@ -56,10 +64,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             }
         }
-        for entry in self.golden.trash()? {
-            self.purge_retired(&entry.id, &mut purged)?;
-        }
-        Ok(purged)
+        Ok(())
     }
 
     /// Tries to remove one golden image for good, if it is in the trash.

@@ -187,7 +187,9 @@ fn is_ownerless(store: &Store, spec: &ImageSpec, leftovers: &[Leftover]) -> Resu
 fn names(leftover: &Leftover, image: &str) -> bool {
     match leftover {
         Leftover::EndedClone(name) | Leftover::HalfMadeClone(name) => name.as_str() == image,
-        Leftover::UnfinishedBuild(name) | Leftover::BlankImage(name) => name.to_string() == image,
+        Leftover::UnfinishedBuild(name) | Leftover::BlankImage(name) | Leftover::HalfRetired(name) => {
+            name.to_string() == image
+        }
         Leftover::Trash(_) => false,
     }
 }

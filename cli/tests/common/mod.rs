@@ -173,6 +173,27 @@ pub fn processes_naming(dir: &Path) -> Vec<(u32, String)> {
     found
 }
 
+/// An ingest that goes on until it is told otherwise: its dump is a pipe that stays open.
+pub fn endless_ingest(bed: &Bed) -> std::process::Child {
+    let mut ingest = bed
+        .command(&["ingest", "orders", "--from", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // More than is read ahead to find out what it is.
+    let head = format!(
+        "CREATE TABLE customer (id integer);\n{}",
+        "INSERT INTO customer VALUES (1);\n".repeat(40_000)
+    );
+    ingest.stdin.as_mut().unwrap().write_all(head.as_bytes()).unwrap();
+    wait_until("the restore has begun", || {
+        processes_naming(bed.scratch.path()).iter().any(|(_, line)| line.contains("psql"))
+    });
+    ingest
+}
+
 /// A dump of the shared collection, if it is there.
 pub fn shared_dump(name: &str) -> Option<PathBuf> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
