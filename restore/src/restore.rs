@@ -33,6 +33,7 @@ pub async fn run<E: Engine>(
     tracing::info!("{} is {format}", source.location());
     fail::fail_point!("restore::after-open");
 
+    let version = engine.version()?;
     report.step(Step::Init);
     engine.init(cancel).await?;
     fail::fail_point!("restore::after-init");
@@ -70,7 +71,7 @@ pub async fn run<E: Engine>(
             sha256: evidence.sha256,
             format,
         },
-        engine: manifest::Engine { name: engine.name().into(), version: engine.version().into() },
+        engine: manifest::Engine { name: engine.name().into(), version },
         contents,
         steps: report.durations(),
         finished_at: jiff::Timestamp::now(),

@@ -64,7 +64,7 @@ pub trait Engine {
     fn name(&self) -> &'static str;
 
     /// Its full version.
-    fn version(&self) -> &str;
+    fn version(&self) -> Result<String, Error>;
 
     /// Makes an empty data directory.
     fn init(&self, cancel: &CancellationToken) -> impl Future<Output = Result<(), Error>>;

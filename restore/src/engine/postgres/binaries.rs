@@ -13,20 +13,19 @@ const OLDEST: u32 = 13;
 #[derive(Clone, Debug)]
 pub struct Binaries {
     dir: PathBuf,
-    version: String,
 }
 
 impl Binaries {
     /// Looks in `dir` alone where given, else along `PATH`, else takes Debian's newest.
     ///
     /// # Errors
-    /// When there is none, or it is too old.
+    /// When there is none.
     pub fn find(dir: Option<&Path>) -> Result<Binaries, Error> {
         let candidates = match dir {
             Some(dir) => vec![dir.to_owned()],
             None => std::env::var_os("PATH")
-                .map(|path| std::env::split_paths(&path).collect())
-                .unwrap_or_else(Vec::new)
+                .map(|path| std::env::split_paths(&path).collect::<Vec<_>>())
+                .unwrap_or_default()
                 .into_iter()
                 .chain(debian())
                 .collect(),
@@ -44,13 +43,7 @@ impl Binaries {
         // A link (/usr/bin/postgres → …/bin/postgres) hides where the others are.
         let real = dir.join("initdb").canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
         let dir = real.unwrap_or_else(|| dir.clone());
-        let version = version(&dir.join("postgres"))?;
-        if major(&version) < OLDEST {
-            return Err(Error::Refused(format!(
-                "PostgreSQL {version} is too old: version {OLDEST} or newer is needed"
-            )));
-        }
-        Ok(Binaries { dir, version })
+        Ok(Binaries { dir })
     }
 
     /// The path of `program`.
@@ -59,16 +52,18 @@ impl Binaries {
         self.dir.join(program)
     }
 
-    /// The version, as in `15.18`.
-    #[must_use]
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Whether this `psql` knows `\restrict` (a security fix of August 2025).
-    #[must_use]
-    pub fn can_restrict(&self) -> bool {
-        can_restrict(&self.version)
+    /// The version, as in `15.18`. Asking costs a process: a clone that is to be served does without.
+    ///
+    /// # Errors
+    /// When the server does not tell, or is too old.
+    pub fn version(&self) -> Result<String, Error> {
+        let version = version(&self.program("postgres"))?;
+        if major(&version) < OLDEST {
+            return Err(Error::Refused(format!(
+                "PostgreSQL {version} is too old: version {OLDEST} or newer is needed (--bin-dir)"
+            )));
+        }
+        Ok(version)
     }
 }
 
@@ -99,7 +94,8 @@ fn major(version: &str) -> u32 {
     digits.parse().unwrap_or(0)
 }
 
-fn can_restrict(version: &str) -> bool {
+/// Whether `psql` of that version knows `\restrict` (a security fix of August 2025).
+pub(super) fn can_restrict(version: &str) -> bool {
     let minor = version.split_once('.').map_or(0, |(_, minor)| major(minor));
     match major(version) {
         13 => minor >= 22,

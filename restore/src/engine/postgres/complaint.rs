@@ -17,7 +17,7 @@ pub(super) fn of(text: &str) -> String {
     let first = lines.iter().position(is_error).unwrap_or(lines.len().saturating_sub(CONTEXT));
     let mut words = Vec::new();
     for (at, line) in lines[first..].iter().enumerate().take(CONTEXT) {
-        if at > 0 && is_error(&line) {
+        if at > 0 && is_error(line) {
             break;
         }
         if !line.chars().all(|c| c == '^' || c.is_whitespace()) {

@@ -12,7 +12,7 @@ use tokio::process::{ChildStderr, ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Error, LoadError, Place};
-use super::binaries::Binaries;
+use super::binaries::{self, Binaries};
 use super::complaint;
 use super::server::Postmaster;
 use crate::child;
@@ -52,8 +52,10 @@ impl Load<'_> {
         dump: Dump,
         database: &str,
     ) -> Result<(), LoadError> {
-        let key =
-            self.binaries.can_restrict().then(key).transpose().map_err(Error::io("read random bytes"))?;
+        let key = binaries::can_restrict(&self.binaries.version()?)
+            .then(key)
+            .transpose()
+            .map_err(Error::io("read random bytes"))?;
         let mut command = self.client("psql", database);
         command.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]);
         if let Some(key) = &key {

@@ -87,7 +87,7 @@ impl Engine for Postgres {
         "postgres"
     }
 
-    fn version(&self) -> &str {
+    fn version(&self) -> Result<String, Error> {
         self.binaries.version()
     }
 

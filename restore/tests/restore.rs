@@ -1,0 +1,215 @@
+//! Good dumps: all that was in them comes out again, and the data directory is at rest.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+
+use aldaas_api::event::{Event, Step};
+use common::*;
+use rustix::process::Signal;
+
+/// Makes a dump of what `room` serves, with the real `pg_dump`.
+fn pg_dump(port: u16, args: &[&str]) -> Vec<u8> {
+    let out = std::process::Command::new(bin_dir().join("pg_dump"))
+        .args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()])
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+/// Restores `dump` in a new room and serves it.
+fn restored_and_served(dump: &[u8], args: &[&str]) -> (Room, Running, u16) {
+    let room = Room::new();
+    run(room.restore(room.write("dump", dump)).args(args)).done();
+    room.assert_at_rest();
+    let mut served = Running::start(&mut room.serve());
+    let (port, _) = served.ready();
+    (room, served, port)
+}
+
+#[test]
+fn a_restored_database_is_at_rest_and_told_with_evidence() {
+    let room = Room::new();
+    let dump = gzip(dump(1000));
+    let file = room.write("dump", &dump);
+    let outcome = run(&mut room.restore(&file));
+    let manifest = outcome.done();
+    room.assert_at_rest();
+    assert_eq!((manifest.contents.tables, manifest.contents.rows), (2, 1000));
+    assert!(manifest.contents.bytes > 1_000_000);
+    assert_eq!(manifest.source.format, "gzip, plain SQL");
+    assert_eq!(manifest.source.size, dump.len() as u64);
+    let sum = std::process::Command::new("sha256sum").arg(&file).output().unwrap();
+    assert!(String::from_utf8_lossy(&sum.stdout).starts_with(&manifest.source.sha256));
+    let steps = [
+        Step::Open,
+        Step::Init,
+        Step::Start,
+        Step::Restore,
+        Step::Bake,
+        Step::Serve,
+        Step::Check,
+        Step::Stop,
+    ];
+    let said: Vec<Step> = outcome
+        .events
+        .iter()
+        .filter_map(|e| if let Event::Step { step } = e { Some(*step) } else { None })
+        .collect();
+    assert_eq!(said, steps);
+    assert_eq!(manifest.steps.keys().copied().collect::<Vec<_>>(), steps);
+    let written: aldaas_api::manifest::Manifest =
+        serde_json::from_slice(&fs::read(room.path("manifest.json")).unwrap()).unwrap();
+    assert_eq!(&written, manifest);
+    // Nothing of ours is left in the data.
+    assert!(!room.path("data/postgres.log").exists());
+}
+
+#[test]
+fn several_gzip_members_are_one_dump() {
+    let room = Room::new();
+    let text = dump(5000);
+    let (a, b) = text.split_at(text.len() / 2);
+    let file = room.write("dump", [gzip(a), gzip(""), gzip(b)].concat());
+    assert_eq!(run(&mut room.restore(file)).done().contents.rows, 5000);
+}
+
+#[test]
+fn gzip_within_gzip_is_peeled() {
+    let room = Room::new();
+    let manifest = run(&mut room.restore(room.write("dump", gzip(gzip(dump(3)))))).done().clone();
+    assert_eq!((manifest.source.format.as_str(), manifest.contents.rows), ("gzip, gzip, plain SQL", 3));
+}
+
+#[test]
+fn a_dump_comes_from_standard_input_too() {
+    let room = Room::new();
+    let outcome = run_with_input(&mut room.restore("-"), &gzip(dump(10)));
+    assert_eq!(outcome.done().contents.rows, 10);
+    assert_eq!(outcome.done().source.location, "-");
+}
+
+#[test]
+fn a_database_survives_a_round_trip_through_every_format() {
+    let first = "CREATE TABLE t (id int PRIMARY KEY, x text);\nINSERT INTO t SELECT i, repeat('x', i % 50) FROM generate_series(1, 5000) i;\n\
+                 CREATE VIEW v AS SELECT count(*) FROM t;\nCREATE MATERIALIZED VIEW m AS SELECT * FROM t;\nCREATE INDEX ON t (x);\n";
+    let (_room, mut served, port) = restored_and_served(first.as_bytes(), &[]);
+    let want = psql(port, "orders", "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM t");
+    let formats: [(&[&str], &[&str], &str); 5] = [
+        (&["-Fp", "orders"], &[], "plain SQL"),
+        (&["-Fp", "--create", "orders"], &[], "plain SQL"),
+        (&["-Fp", "--inserts", "orders"], &["--jobs", "2"], "plain SQL"),
+        (&["-Fc", "orders"], &[], "pg_dump custom archive"),
+        (&["-Fc", "orders"], &["--jobs", "3"], "pg_dump custom archive"),
+    ];
+    for (dump_args, args, format) in formats {
+        let dump = pg_dump(port, dump_args);
+        let (again, mut served, port) = restored_and_served(&dump, args);
+        let manifest: aldaas_api::manifest::Manifest =
+            serde_json::from_slice(&fs::read(again.path("manifest.json")).unwrap()).unwrap();
+        assert_eq!(manifest.source.format, format);
+        assert_eq!(
+            psql(port, "orders", "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM t"),
+            want,
+            "{dump_args:?}"
+        );
+        assert_eq!(psql(port, "orders", "SELECT * FROM v"), "5000");
+        assert!(!again.path("work/spool.dump").exists());
+        served.signal(Signal::TERM);
+        assert_eq!(served.code(), 0);
+    }
+    served.signal(Signal::TERM);
+    served.code();
+}
+
+#[test]
+fn a_dump_that_makes_its_own_database_gets_our_name() {
+    let text = "CREATE DATABASE shop WITH TEMPLATE = template0 ENCODING = 'UTF8';\n\\connect shop\n\nCREATE TABLE t (id int);\nINSERT INTO t VALUES (1);\n";
+    let (_room, mut served, port) =
+        restored_and_served(format!("SET lock_timeout = 0;\n{text}").as_bytes(), &[]);
+    assert_eq!(psql(port, "orders", "SELECT count(*) FROM t"), "1");
+    assert_eq!(psql(port, "orders", "SELECT count(*) FROM pg_database WHERE datname = 'shop'"), "0");
+    served.signal(Signal::TERM);
+    served.code();
+}
+
+#[test]
+fn owners_and_grants_survive_although_a_dump_does_not_make_roles() {
+    let text = "CREATE TABLE t (id int);\nALTER TABLE public.t OWNER TO bob;\nGRANT SELECT ON TABLE public.t TO \"Read Only\";\n";
+    let (_room, mut served, port) = restored_and_served(text.as_bytes(), &[]);
+    assert_eq!(psql(port, "orders", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "bob");
+    assert_eq!(psql(port, "orders", "SELECT has_table_privilege('Read Only', 't', 'SELECT')"), "t");
+    assert_eq!(psql(port, "orders", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'bob'"), "f");
+    served.signal(Signal::TERM);
+    served.code();
+}
+
+#[test]
+fn the_real_dumps_are_restored_in_full() {
+    for (name, tables, rows) in [("chinook.sql.gz", 11, 15_607), ("pagila.sql.gz", 22, 46_273)] {
+        let Some(path) = shared_dump(name) else { continue };
+        let room = Room::new();
+        let manifest = run(&mut room.restore(path)).done().clone();
+        assert_eq!((manifest.contents.tables, manifest.contents.rows), (tables, rows), "{name}");
+        room.assert_at_rest();
+        run(&mut room.check()).done();
+        room.assert_at_rest();
+    }
+}
+
+#[test]
+fn a_clone_that_differs_or_breaks_a_check_is_found() {
+    let room = Room::new();
+    run(&mut room.restore(room.write("dump", dump(10)))).done();
+    run(room.check().args(["--sql", "SELECT count(*) = 10 FROM customer", "--sql", "SELECT f()"])).done();
+    let outcome = run(room.check().args(["--sql", "SELECT count(*) > 99 FROM customer"]));
+    assert!(outcome.failed(1).contains("returned false"));
+    let outcome = run(room.check().args(["--sql", "SELECT * FROM missing"]));
+    assert!(outcome.failed(1).contains("\"missing\" does not exist"));
+    room.assert_at_rest();
+    let manifest = fs::read_to_string(room.path("manifest.json")).unwrap();
+    fs::write(room.path("manifest.json"), manifest.replace("\"rows\": 10", "\"rows\": 11")).unwrap();
+    assert!(run(&mut room.check()).failed(1).contains("10 rows, but 2 tables and 11 rows"));
+    room.assert_at_rest();
+}
+
+#[test]
+fn nothing_is_left_for_the_first_reader_of_a_clone_to_tidy_up() {
+    let (_room, mut served, port) = restored_and_served(dump(20_000).as_bytes(), &[]);
+    let before = psql(port, "orders", "CHECKPOINT; SELECT pg_current_wal_insert_lsn()");
+    assert_eq!(psql(port, "orders", "SELECT count(*) FROM customer"), "20000");
+    assert_eq!(psql(port, "orders", "SELECT pg_current_wal_insert_lsn()"), before);
+    let frozen =
+        "SELECT relallvisible = relpages AND reltuples = 20000 FROM pg_class WHERE relname = 'customer'";
+    assert_eq!(psql(port, "orders", frozen), "t");
+    assert_eq!(psql(port, "orders", "SHOW fsync"), "on");
+    assert_eq!(psql(port, "orders", "SHOW data_checksums"), "on");
+    served.signal(Signal::TERM);
+    served.code();
+}
+
+#[test]
+fn inspect_tells_what_a_dump_is() {
+    let room = Room::new();
+    let outcome = run(&mut room.inspect(room.write("dump", gzip(dump(10)))));
+    assert_eq!(outcome.code, 0);
+    let [Event::Source { size: Some(_), etag: None, format }] = outcome.events.as_slice() else {
+        panic!("{:?}", outcome.events)
+    };
+    assert_eq!(format, "gzip, plain SQL");
+}
+
+#[test]
+fn a_standard_input_that_never_ends_does_not_keep_inspect() {
+    let room = Room::new();
+    let mut child = room.inspect("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, "SELECT 1;\n".repeat(20_000).as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    drop(stdin);
+}
