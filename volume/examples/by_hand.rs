@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use aldaas_rbd::ConnectOptions;
-use aldaas_volume::{AttachMode, Error, Filesystem, ImageSpec, Marker, NewVolume, Node, NodeConfig, OpenVolume};
+use aldaas_volume::{
+    AttachMode, Error, Filesystem, ImageSpec, Marker, NewVolume, Node, NodeConfig, OpenVolume,
+};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -108,7 +110,12 @@ fn die_at_failpoints() {
 
 fn run(cli: Cli) -> Result<(), Error> {
     let ceph = ConnectOptions { conf: cli.ceph_conf, ..ConnectOptions::default() };
-    let node = Node::new(NodeConfig { run_dir: cli.run_dir, ceph, attach: cli.attach, fuse_program: cli.fuse_program })?;
+    let node = Node::new(NodeConfig {
+        run_dir: cli.run_dir,
+        ceph,
+        attach: cli.attach,
+        fuse_program: cli.fuse_program,
+    })?;
     match cli.command {
         Command::Create { image, marker, filesystem } => {
             let marker = marker.into();

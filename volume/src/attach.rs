@@ -53,7 +53,8 @@ impl Held {
         let krbd = krbd::devices()?.into_iter().filter(|d| d.is_of(spec)).collect::<Vec<_>>();
         let mounts = mountinfo::read()?;
         let devices: Vec<_> = loops.iter().map(|l| l.device).chain(krbd.iter().map(|k| k.device)).collect();
-        let elsewhere = mounts.iter().filter(|m| devices.contains(&m.device) && !m.point.starts_with(&paths.dir));
+        let elsewhere =
+            mounts.iter().filter(|m| devices.contains(&m.device) && !m.point.starts_with(&paths.dir));
         // Who serves matters only where something stands on it.
         let served = !loops.is_empty()
             && client.list()?.is_some_and(|images| images.iter().any(|attached| attached.spec == *spec));
@@ -100,7 +101,12 @@ impl Node {
         self.close(spec)
     }
 
-    pub(crate) fn attach_locked(&self, spec: &ImageSpec, paths: &VolumePaths, read_only: bool) -> Result<Device, Error> {
+    pub(crate) fn attach_locked(
+        &self,
+        spec: &ImageSpec,
+        paths: &VolumePaths,
+        read_only: bool,
+    ) -> Result<Device, Error> {
         let held = self.observe(spec, paths)?;
         let name = |read_only| if read_only { "attached read-only" } else { "attached writable" };
         let same = |found: bool| {
@@ -149,6 +155,7 @@ impl Node {
         if !dead_mount && !is_there(&lock) && !is_there(&images) && !is_there(&layout.socket()) {
             return Ok(());
         }
+        self.client.forget_killed();
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock);
         let file = file.doing(|| format!("open {}", lock.display()))?;
         let Some(_server_absent) = layout::lock_if_current(file, &lock)? else { return Ok(()) };

@@ -27,9 +27,11 @@ pub(crate) fn access(options: &ConnectOptions) -> Result<Access, Error> {
     let client = format!("client.{}", options.user);
     let get = |key: &str| {
         let over = options.overrides.iter().find(|(k, _)| normal_key(k) == key).map(|(_, v)| v.as_str());
-        over.or_else(|| [client.as_str(), "client", "global"].iter().find_map(|s| conf.get(s, key))).map(str::to_owned)
+        over.or_else(|| [client.as_str(), "client", "global"].iter().find_map(|s| conf.get(s, key)))
+            .map(str::to_owned)
     };
-    let hosts = get("mon_host").ok_or_else(|| lacks("has no `mon host`: krbd needs the monitors' addresses"))?;
+    let hosts =
+        get("mon_host").ok_or_else(|| lacks("has no `mon host`: krbd needs the monitors' addresses"))?;
     let (monitors, messenger_v2) = monitors(&hosts).ok_or_else(|| lacks("`mon host` names no address"))?;
     if get("auth_client_required").is_some_and(|a| a.trim() == "none") {
         return Ok(Access { monitors, messenger_v2, secret: None });
@@ -136,11 +138,14 @@ fn addresses(hosts: &str) -> Vec<String> {
             // `[v2:[::1]:3300/0` closes its own brackets; only a last unmatched one is the group's.
             let opened = inner.matches('[').count();
             let closed = inner.matches(']').count();
-            if closed > opened { inner.strip_suffix(']').unwrap_or(inner).to_owned() } else { inner.to_owned() }
+            if closed > opened {
+                inner.strip_suffix(']').unwrap_or(inner).to_owned()
+            } else {
+                inner.to_owned()
+            }
         })
         .collect()
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -154,7 +159,10 @@ mod tests {
             ("10.0.0.1:6789", ("10.0.0.1:6789", false)),
             ("10.0.0.1, 10.0.0.2;10.0.0.3", ("10.0.0.1,10.0.0.2,10.0.0.3", false)),
             ("[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0]", ("10.0.0.1:6789", false)),
-            ("[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0] [v2:10.0.0.2:3300,v1:10.0.0.2:6789]", ("10.0.0.1:6789,10.0.0.2:6789", false)),
+            (
+                "[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0] [v2:10.0.0.2:3300,v1:10.0.0.2:6789]",
+                ("10.0.0.1:6789,10.0.0.2:6789", false),
+            ),
             ("v2:10.0.0.1:3300", ("10.0.0.1:3300", true)),
             ("10.0.0.1:3300", ("10.0.0.1:3300", true)),
             ("[::1]:6789", ("[::1]:6789", false)),
@@ -172,7 +180,8 @@ mod tests {
         let conf = dir.path().join("ceph.conf");
         let keyring = dir.path().join("ceph.client.admin.keyring");
         let pattern = dir.path().join("$cluster.$name.keyring");
-        std::fs::write(&conf, format!("[global]\nmon-host = 10.0.0.1\nkeyring = {}\n", pattern.display())).unwrap();
+        std::fs::write(&conf, format!("[global]\nmon-host = 10.0.0.1\nkeyring = {}\n", pattern.display()))
+            .unwrap();
         std::fs::write(&keyring, "[client.admin]\n\tkey = c2VjcmV0\n\tcaps mon = \"allow *\"\n").unwrap();
         let options = ConnectOptions { conf: Some(conf), ..ConnectOptions::default() };
         let access = access(&options).unwrap();

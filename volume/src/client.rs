@@ -60,7 +60,8 @@ impl Client {
                 Answer::Nobody => self.start()?,
             }
             if Instant::now() > deadline {
-                let detail = "no server answered in time; its log is fuse.log in the run directory".to_owned();
+                let detail =
+                    "no server answered in time; its log is fuse.log in the run directory".to_owned();
                 return Err(Error::ServerStart { program: self.program.clone(), detail });
             }
         }
@@ -94,6 +95,24 @@ impl Client {
     /// True while a server runs (or is just starting or ending).
     pub fn server_alive(&self) -> Result<bool, Error> {
         Ok(self.lock_server()?.is_none() && self.layout.server_lock().exists())
+    }
+
+    /// Has the cluster cut off a server that was killed: its watches and locks would hold up whoever comes next.
+    /// The program does it, since this library speaks to Ceph through it only.
+    pub fn forget_killed(&self) {
+        let signed = std::fs::metadata(self.layout.server_lock()).is_ok_and(|m| m.len() > 0);
+        if !signed || self.server_alive().unwrap_or(true) {
+            return;
+        }
+        let output =
+            Command::new(&self.program).arg("forget").args(self.arguments()).stdin(Stdio::null()).output();
+        match output {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                tracing::warn!(said = %String::from_utf8_lossy(&output.stderr).trim(), "forget a killed server")
+            }
+            Err(error) => tracing::warn!(%error, "run {} forget", self.program.display()),
+        }
     }
 
     /// Takes the server's lock: `Some` means that no server runs and none can start while it is held, or that
@@ -152,6 +171,8 @@ impl Client {
         let log_start = log.seek(SeekFrom::End(0)).unwrap_or(0);
         let stderr = log.try_clone().doing(|| "duplicate the log's handle".to_owned())?;
         let mut child = Command::new(&self.program)
+            .arg("serve")
+            .arg("--on-demand")
             .args(self.arguments())
             .current_dir("/")
             .stdin(Stdio::null())
@@ -183,8 +204,7 @@ impl Client {
     }
 
     fn arguments(&self) -> Vec<std::ffi::OsString> {
-        let mut args: Vec<std::ffi::OsString> =
-            vec!["serve".into(), "--on-demand".into(), "--run-dir".into(), self.layout.run_dir().into()];
+        let mut args: Vec<std::ffi::OsString> = vec!["--run-dir".into(), self.layout.run_dir().into()];
         let mut option = |name: &str, value: std::ffi::OsString| args.extend([name.into(), value]);
         if let Some(conf) = &self.ceph.conf {
             option("--ceph-conf", conf.into());
@@ -212,7 +232,8 @@ pub(crate) struct ServerAbsent {
 /// directory's descriptor.
 pub(crate) fn short_socket_path(run_dir: &Path) -> Result<(File, PathBuf), Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(run_dir, flags, Mode::empty()).doing(|| format!("open {}", run_dir.display()))?;
+    let directory =
+        rustix::fs::open(run_dir, flags, Mode::empty()).doing(|| format!("open {}", run_dir.display()))?;
     let directory = File::from(directory);
     let path = PathBuf::from(format!("/proc/self/fd/{}/fuse.sock", directory.as_raw_fd()));
     Ok((directory, path))

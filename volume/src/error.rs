@@ -38,7 +38,9 @@ pub enum Error {
         spec: String,
     },
     /// mkfs was asked for on a device that already holds something.
-    #[error("{spec} is not blank (first non-zero byte at {offset}): refusing to make a file system on it; make a new image")]
+    #[error(
+        "{spec} is not blank (first non-zero byte at {offset}): refusing to make a file system on it; make a new image"
+    )]
     NotBlank {
         /// Which image.
         spec: String,
@@ -46,7 +48,9 @@ pub enum Error {
         offset: u64,
     },
     /// No file system that aldaas knows.
-    #[error("{spec} holds no ext4 or xfs file system: it was never finished by aldaas; remove it and build it again")]
+    #[error(
+        "{spec} holds no ext4 or xfs file system: it was never finished by aldaas; remove it and build it again"
+    )]
     NoFilesystem {
         /// Which image.
         spec: String,
@@ -103,7 +107,9 @@ pub enum Error {
         detail: String,
     },
     /// The kernel has no RBD client.
-    #[error("this kernel has no rbd (no /sys/bus/rbd, and `modprobe rbd` did not bring it); use --attach fuse or auto")]
+    #[error(
+        "this kernel has no rbd (no /sys/bus/rbd, and `modprobe rbd` did not bring it); use --attach fuse or auto"
+    )]
     NoKrbd,
     /// fsck could not repair the file system by itself.
     #[error("{spec}: the file system is damaged and could not be repaired automatically: {output}")]
@@ -114,7 +120,9 @@ pub enum Error {
         output: String,
     },
     /// The file system was not unmounted cleanly and can't be mounted read-only.
-    #[error("{spec} was not unmounted cleanly and is asked for read-only; open it writable once to replay its journal")]
+    #[error(
+        "{spec} was not unmounted cleanly and is asked for read-only; open it writable once to replay its journal"
+    )]
     NeedsRecovery {
         /// Which image.
         spec: String,

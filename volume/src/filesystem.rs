@@ -66,16 +66,26 @@ pub(crate) fn check_blank(spec: &ImageSpec, device: &Path) -> Result<(), Error> 
 }
 
 /// Makes a file system on a device just found blank. RBD reads what was never written as zero, so nothing is
-/// discarded, no table is zeroed (not later by the kernel either), and the image stays small.
+/// discarded, no table is zeroed (not later by the kernel either), and the image stays small. Tables of 64 block
+/// groups lie together (ext4's default is 16): fewer objects are touched, and copied into a clone, by its writes.
 pub(crate) fn make(filesystem: Filesystem, device: &Path) -> Result<(), Error> {
     let device = device.display().to_string();
     let (program, attempts): (_, &[&[&str]]) = match filesystem {
         Filesystem::Ext4 => (
             "mkfs.ext4",
             &[
-                &["-q", "-F", "-m", "0", "-E", "nodiscard,assume_storage_prezeroed=1"],
+                &["-q", "-F", "-m", "0", "-G", "64", "-E", "nodiscard,assume_storage_prezeroed=1"],
                 // e2fsprogs before 1.47; the mount option noinit_itable keeps the kernel from writing the rest.
-                &["-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"],
+                &[
+                    "-q",
+                    "-F",
+                    "-m",
+                    "0",
+                    "-G",
+                    "64",
+                    "-E",
+                    "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
+                ],
             ],
         ),
         Filesystem::Xfs => ("mkfs.xfs", &[&["-q", "-K", "-s", "size=4096"]]),
@@ -130,7 +140,8 @@ pub(crate) fn mount(
         let source = device.display();
         format!("mount {source} ({filesystem}) at {}, options {}", point.display(), options.join(","))
     };
-    let data = std::ffi::CString::new(options.join(",")).map_err(|_| rustix::io::Errno::INVAL).doing(doing)?;
+    let data =
+        std::ffi::CString::new(options.join(",")).map_err(|_| rustix::io::Errno::INVAL).doing(doing)?;
     rustix::mount::mount(device, point, filesystem.name(), flags, Some(data.as_c_str())).doing(doing)
 }
 

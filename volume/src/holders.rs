@@ -16,7 +16,8 @@ pub(crate) fn of_mounts(mounts: &[&Mount]) -> Vec<Holder> {
     processes(|process| {
         let proc = process.path();
         let inside = |link: &str| {
-            std::fs::read_link(proc.join(link)).is_ok_and(|to| mounts.iter().any(|m| to.starts_with(&m.point)))
+            std::fs::read_link(proc.join(link))
+                .is_ok_and(|to| mounts.iter().any(|m| to.starts_with(&m.point)))
         };
         inside("cwd") || inside("root") || has_open_file(&proc, &ids) || has_mapping(&proc, &devices)
     })

@@ -52,9 +52,10 @@ pub(crate) fn available() -> bool {
 pub(crate) fn devices() -> Result<Vec<KrbdDevice>, Error> {
     let directory = Path::new(BUS).join("devices");
     match std::fs::read_dir(&directory) {
-        Ok(entries) => {
-            Ok(entries.filter_map(Result::ok).filter_map(|e| observe(&e.path(), Path::new("/sys/block"))).collect())
-        }
+        Ok(entries) => Ok(entries
+            .filter_map(Result::ok)
+            .filter_map(|e| observe(&e.path(), Path::new("/sys/block")))
+            .collect()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e).doing(|| format!("list {}", directory.display())),
     }
@@ -62,9 +63,14 @@ pub(crate) fn devices() -> Result<Vec<KrbdDevice>, Error> {
 
 fn observe(entry: &Path, blocks: &Path) -> Option<KrbdDevice> {
     let id = entry.file_name()?.to_str()?.parse().ok()?;
-    let read = |name: &str| Some(std::fs::read_to_string(entry.join(name)).ok()?.trim_end_matches('\n').to_owned());
+    let read =
+        |name: &str| Some(std::fs::read_to_string(entry.join(name)).ok()?.trim_end_matches('\n').to_owned());
     let block = |name: &str| std::fs::read_to_string(blocks.join(format!("rbd{id}")).join(name)).ok();
-    let spec = ImageSpec { pool: read("pool")?, namespace: read("pool_ns").unwrap_or_default(), image: read("name")? };
+    let spec = ImageSpec {
+        pool: read("pool")?,
+        namespace: read("pool_ns").unwrap_or_default(),
+        image: read("name")?,
+    };
     Some(KrbdDevice {
         id,
         spec,
@@ -118,7 +124,10 @@ pub(crate) fn detach(device: &KrbdDevice) -> Result<(), Error> {
             Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
             Err(Errno::BUSY) => {
                 let path = device.path();
-                return Err(Error::Busy { holders: holders::of_device(&path), what: path.display().to_string() });
+                return Err(Error::Busy {
+                    holders: holders::of_device(&path),
+                    what: path.display().to_string(),
+                });
             }
             Err(e) => return Err(e).doing(|| format!("unmap {} ({})", device.path().display(), device.spec)),
         }
@@ -139,7 +148,8 @@ fn write_bus(verb: &str, command: &str) -> Result<(), Errno> {
 fn make_node(device: &KrbdDevice) -> Result<(), Error> {
     let path = device.path();
     let number = rustix::fs::makedev(device.device.0, device.device.1);
-    match rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number) {
+    match rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number)
+    {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(e).doing(|| format!("make {}", path.display())),
     }

@@ -64,7 +64,12 @@ impl Layout {
     pub fn volume(&self, spec: &ImageSpec) -> Result<VolumePaths, Error> {
         let name = spec.file_name()?;
         let dir = self.volumes().join(&name);
-        Ok(VolumePaths { image_file: self.images().join(name), fs: dir.join("fs"), data: dir.join("data"), dir })
+        Ok(VolumePaths {
+            image_file: self.images().join(name),
+            fs: dir.join("fs"),
+            data: dir.join("data"),
+            dir,
+        })
     }
 
     /// Images that have a directory here.
@@ -166,7 +171,9 @@ pub(crate) fn remove_dir_if_empty(path: &Path) -> Result<(), Error> {
 
 pub(crate) fn remove_file_if_there(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).doing(|| format!("remove {}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).doing(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -85,8 +85,9 @@ pub(crate) fn attach(backing: &Path, read_only: bool) -> Result<LoopDevice, Erro
         let device = open_node(number, read_only)?;
         match sys::loop_configure(&device, &file, &backing.to_string_lossy(), BLOCK_SIZE, flags) {
             Ok(()) => {
-                return observe(&format!("loop{number}"))
-                    .ok_or_else(|| none(&format!("/dev/loop{number}"), &"vanished while it was being bound"));
+                return observe(&format!("loop{number}")).ok_or_else(|| {
+                    none(&format!("/dev/loop{number}"), &"vanished while it was being bound")
+                });
             }
             // Another process bound this one between the two calls.
             Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(u64::from(attempt.min(20)))),

@@ -106,7 +106,9 @@ mod tests {
 
     #[test]
     fn read_only_is_seen_on_the_mount_and_on_the_file_system() {
-        for (mount, superblock, expect) in [("rw", "rw", false), ("ro,noatime", "rw", true), ("rw", "ro", true)] {
+        for (mount, superblock, expect) in
+            [("rw", "rw", false), ("ro,noatime", "rw", true), ("rw", "ro", true)]
+        {
             let line = format!("1 2 7:1 / /x {mount} - ext4 /dev/loop1 {superblock}");
             assert_eq!(parse_line(line.as_bytes()).unwrap().is_read_only(), expect);
         }

@@ -50,8 +50,11 @@ impl Node {
     /// When the directory can't be made.
     pub fn new(config: NodeConfig) -> Result<Self, Error> {
         let layout = Layout::new(&config.run_dir)?;
-        let client =
-            Client { layout: layout.clone(), program: config.fuse_program.clone(), ceph: config.ceph.clone() };
+        let client = Client {
+            layout: layout.clone(),
+            program: config.fuse_program.clone(),
+            ceph: config.ceph.clone(),
+        };
         Ok(Self { config, layout, client, krbd: OnceLock::new() })
     }
 
@@ -79,7 +82,11 @@ impl Node {
         let paths = self.layout.volume(spec)?;
         let _lock = self.layout.lock_volume(&paths)?;
         if self.observe(spec, &paths)?.is_mounted() {
-            return Err(Error::OpenOtherwise { spec: spec.to_string(), found: "mounted", asked: "to be made new" });
+            return Err(Error::OpenOtherwise {
+                spec: spec.to_string(),
+                found: "mounted",
+                asked: "to be made new",
+            });
         }
         self.undo_on_error(spec, &paths, || {
             let device = self.attach_locked(spec, &paths, false)?;
@@ -241,7 +248,10 @@ impl Node {
         if !dead && !held.elsewhere.is_empty() {
             let points: Vec<String> = held.elsewhere.iter().map(|m| m.point.display().to_string()).collect();
             let what = format!("{spec}, also mounted at {},", points.join(", "));
-            return Err(Error::Busy { what, holders: holders::of_mounts(&held.elsewhere.iter().collect::<Vec<_>>()) });
+            return Err(Error::Busy {
+                what,
+                holders: holders::of_mounts(&held.elsewhere.iter().collect::<Vec<_>>()),
+            });
         }
         unmount(&paths.data, dead)?;
         fail_point!("volume::after-unbind");

@@ -77,7 +77,13 @@ pub(crate) fn loop_get_free(control: &File) -> io::Result<u32> {
 }
 
 /// Binds `backing` to the loop device in one step. `EBUSY`: somebody else was faster.
-pub(crate) fn loop_configure(device: &File, backing: &File, name: &str, block_size: u32, flags: u32) -> io::Result<()> {
+pub(crate) fn loop_configure(
+    device: &File,
+    backing: &File,
+    name: &str,
+    block_size: u32,
+    flags: u32,
+) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let mut file_name = [0; 64];
     let short = &name.as_bytes()[..name.len().min(63)];

@@ -16,7 +16,9 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<Output, Error> {
         .output()
         .map_err(|e| {
             let detail = match e.kind() {
-                std::io::ErrorKind::NotFound => "is not installed; `apt install e2fsprogs xfsprogs kmod`".to_owned(),
+                std::io::ErrorKind::NotFound => {
+                    "is not installed; `apt install e2fsprogs xfsprogs kmod`".to_owned()
+                }
                 _ => e.to_string(),
             };
             Error::Tool { program: program.to_owned(), detail }

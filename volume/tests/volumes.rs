@@ -17,7 +17,8 @@ fn a_new_volume_has_an_empty_data_directory_and_keeps_what_is_written() {
     assert_eq!(std::fs::read_dir(&mounted.data).unwrap().count(), 0, "not even lost+found");
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&mounted.data).unwrap());
     assert_eq!(owner, 12);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&mounted.data).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&mounted.data).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o700);
     std::fs::write(mounted.data.join("row"), "1").unwrap();
     node.close(&spec).unwrap();
@@ -61,9 +62,13 @@ fn two_clones_of_one_image_are_independent(filesystem: Filesystem, mib: u32) {
     let golden = fixture.sealed("golden-1", mib, filesystem);
     let (a, b) = (fixture.clone_of(&golden, "a"), fixture.clone_of(&golden, "b"));
     let (node, marker) = (fixture.node(), marker("golden-1"));
-    let (at_a, at_b) = (node.open(&a, &writable(&marker)).unwrap(), node.open(&b, &writable(&marker)).unwrap());
+    let (at_a, at_b) =
+        (node.open(&a, &writable(&marker)).unwrap(), node.open(&b, &writable(&marker)).unwrap());
     let hello = |root: &Path| std::fs::read_to_string(root.join("hello")).unwrap();
-    assert_eq!((hello(&at_a.data), hello(&at_b.data)), ("from the golden image".into(), "from the golden image".into()));
+    assert_eq!(
+        (hello(&at_a.data), hello(&at_b.data)),
+        ("from the golden image".into(), "from the golden image".into())
+    );
     std::fs::write(at_a.data.join("hello"), "changed in a").unwrap();
     rustix::fs::syncfs(std::fs::File::open(&at_a.data).unwrap()).unwrap();
     assert_eq!(hello(&at_b.data), "from the golden image");
@@ -101,7 +106,10 @@ fn a_wrong_expectation_does_not_disturb_a_volume_that_is_open() {
     let fixture = Fixture::new();
     let (node, spec, mounted) = fixture.open("kept");
     assert!(matches!(node.open(&spec, &writable(&marker("other"))), Err(Error::WrongMarker { .. })));
-    assert!(matches!(node.open(&spec, &OpenVolume::read_only(&marker("kept"))), Err(Error::OpenOtherwise { .. })));
+    assert!(matches!(
+        node.open(&spec, &OpenVolume::read_only(&marker("kept"))),
+        Err(Error::OpenOtherwise { .. })
+    ));
     std::fs::write(mounted.data.join("still"), "here").unwrap();
     node.close(&spec).unwrap();
     fixture.assert_nothing_left_on_the_node();
@@ -195,7 +203,8 @@ fn a_fresh_file_system_of_a_large_image_takes_little_space() {
     let new = NewVolume { filesystem: Filesystem::Ext4, marker: &marker, owner: (0, 0) };
     let mounted = node.create(&spec, &new).unwrap();
     let stat = rustix::fs::statvfs(&mounted.data).unwrap();
-    assert_eq!(stat.f_bavail, stat.f_bfree, "nothing is reserved for root");
+    // ext4 itself keeps 4096 blocks back for delayed allocation, whatever mkfs says.
+    assert!(stat.f_bfree - stat.f_bavail <= 4096, "nothing is reserved for root");
     node.close(&spec).unwrap();
     let objects = fixture.bed.rados(["-p", fixture.pool.name(), "-N", "golden", "ls"]);
     let objects = objects.lines().filter(|o| o.starts_with("rbd_data")).count();
@@ -242,7 +251,13 @@ fn a_volume_that_was_not_unmounted_cleanly_is_repaired_when_it_is_opened() {
     fixture.bed.rbd(["snap", "create", &format!("{spec}@crash")]);
     node.close(&spec).unwrap();
     let crashed = ImageSpec::new(fixture.pool.name(), "clone", "after");
-    fixture.bed.rbd(["clone", "--rbd-default-clone-format", "2", &format!("{spec}@crash"), &crashed.to_string()]);
+    fixture.bed.rbd([
+        "clone",
+        "--rbd-default-clone-format",
+        "2",
+        &format!("{spec}@crash"),
+        &crashed.to_string(),
+    ]);
     let marker = marker("crashed");
     let read_only = node.open(&crashed, &OpenVolume::read_only(&marker)).unwrap_err();
     assert!(matches!(read_only, Error::NeedsRecovery { .. }), "{read_only}");

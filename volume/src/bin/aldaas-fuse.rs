@@ -33,6 +33,8 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Have the cluster cut off a server of this run directory that was killed, so that its locks hold nobody up.
+    Forget(Serve),
     /// List the attached images.
     List {
         #[command(flatten)]
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => server::serve(&args.into()),
+        Command::Forget(args) => server::forget(&args.into()),
         Command::Stop { run_dir, force } => {
             let stopped = server::stop(&run_dir.run_dir, force)?;
             println!("{}", if stopped { "stopped" } else { "no server runs" });

@@ -9,8 +9,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use aldaas_rbd as rbd;
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, SessionACL, WriteFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session, SessionACL, WriteFlags,
 };
 
 use super::DISPATCHERS;
@@ -100,7 +100,8 @@ impl Filesystem for Files {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = name.to_str().filter(|_| parent == INodeNo::ROOT).and_then(|name| self.images.by_name(name));
+        let found =
+            name.to_str().filter(|_| parent == INodeNo::ROOT).and_then(|name| self.images.by_name(name));
         match found {
             Some(open) => reply.entry(&NO_CACHING, &of_image(&open), Generation(0)),
             None => reply.error(Errno::ENOENT),
@@ -119,9 +120,11 @@ impl Filesystem for Files {
 
     fn readdir(&self, _: &Request, _: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let dots = [(1, FileType::Directory, ".".to_owned()), (1, FileType::Directory, "..".to_owned())];
-        let files = self.images.all().into_iter().filter_map(|open| {
-            Some((open.inode, FileType::RegularFile, open.spec.file_name().ok()?))
-        });
+        let files = self
+            .images
+            .all()
+            .into_iter()
+            .filter_map(|open| Some((open.inode, FileType::RegularFile, open.spec.file_name().ok()?)));
         let entries = dots.into_iter().chain(files).zip(1u64..);
         for ((inode, kind, name), next) in entries.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
             if reply.add(INodeNo(inode), next, kind, &name) {
@@ -231,10 +234,12 @@ impl Filesystem for Files {
         let asked = Arc::clone(&open);
         match mode & !FALLOC_KEEP_SIZE {
             FALLOC_PUNCH_HOLE => {
-                open.image.aio_discard(offset, length, move |result| finish(&asked, "discard", result, reply));
+                open.image
+                    .aio_discard(offset, length, move |result| finish(&asked, "discard", result, reply));
             }
             FALLOC_ZERO_RANGE => {
-                open.image.aio_write_zeroes(offset, length, move |result| finish(&asked, "zero", result, reply));
+                open.image
+                    .aio_write_zeroes(offset, length, move |result| finish(&asked, "zero", result, reply));
             }
             _ => reply.error(Errno::EOPNOTSUPP),
         }

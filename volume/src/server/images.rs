@@ -149,7 +149,10 @@ impl Images {
             match state.slots.get(&name) {
                 Some(Slot::Open(open)) => return Ok(AttachOutcome::Attached(open.describe())),
                 Some(Slot::Changing) => {
-                    return Err(refuse(Errno::BUSY, format!("{spec} is being attached or detached; try again")));
+                    return Err(refuse(
+                        Errno::BUSY,
+                        format!("{spec} is being attached or detached; try again"),
+                    ));
                 }
                 None => {}
             }
@@ -174,12 +177,20 @@ impl Images {
     }
 
     fn open(&self, spec: &ImageSpec, read_only: bool, inode: u64) -> Result<Arc<OpenImage>, Refusal> {
-        let cluster = self.cluster.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
+        let cluster =
+            self.cluster.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
         let namespace = cluster.pool(&rbd::PoolName::new(&spec.pool)?)?.namespace(&spec.namespace)?;
         let name = rbd::ImageName::new(&spec.image)?;
         let image = if read_only { namespace.open_read_only(&name)? } else { namespace.open(&name)? };
         let size = image.size()?;
-        Ok(Arc::new(OpenImage { inode, spec: spec.clone(), read_only, size, image, open_files: AtomicU32::new(0) }))
+        Ok(Arc::new(OpenImage {
+            inode,
+            spec: spec.clone(),
+            read_only,
+            size,
+            image,
+            open_files: AtomicU32::new(0),
+        }))
     }
 
     /// Hides the file, flushes and closes the image. One that isn't attached is fine.
@@ -197,7 +208,10 @@ impl Images {
         while open.open_files.load(Ordering::Acquire) > 0 {
             let patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() {
-                return Err(refuse(Errno::BUSY, format!("{spec} is in use: its file is open; close the volume first")));
+                return Err(refuse(
+                    Errno::BUSY,
+                    format!("{spec} is in use: its file is open; close the volume first"),
+                ));
             }
             state = self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
         }

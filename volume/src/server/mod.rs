@@ -9,12 +9,13 @@ mod files;
 mod images;
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rustix::mm::MlockAllFlags;
@@ -29,6 +30,8 @@ use images::Images;
 
 /// Threads that take requests from the kernel. They only hand them on, so few are enough.
 const DISPATCHERS: usize = 4;
+/// How long a killed server stays cut off: longer than anything it sent can be under way.
+const CUT_OFF: Duration = Duration::from_secs(600);
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -70,14 +73,15 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         return Ok(());
     };
     harden();
-    let outcome = serve_locked(options, &layout);
+    let outcome = serve_locked(options, &layout, &lock);
     // While the lock is still held: the next server finds nothing of this one.
     let swept = sweep(&layout, outcome.is_ok() && options.on_demand);
     drop(lock);
     outcome.and(swept)
 }
 
-fn serve_locked(options: &ServeOptions, layout: &Layout) -> anyhow::Result<()> {
+fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow::Result<()> {
+    let killed = addresses_of_killed(lock)?;
     let listener = listen(layout)?;
     // Connecting takes longest: do the rest meanwhile.
     let ceph = options.ceph.clone();
@@ -103,6 +107,8 @@ fn serve_locked(options: &ServeOptions, layout: &Layout) -> anyhow::Result<()> {
             return Err(e);
         }
     };
+    cut_off(&cluster, &killed);
+    sign(lock, &cluster.addresses()?)?;
     images.connected(cluster);
     signals(end.clone())?;
     control::accept(listener, Arc::clone(&images), options.on_demand, end)?;
@@ -138,17 +144,58 @@ fn wait(images: &Images, ended: &mpsc::Receiver<Ending>) {
 
 fn take_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
     let path = layout.server_lock();
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .with_context(|| format!("open {}", path.display()))?;
-    let Some(_) = layout::lock_if_current(file.try_clone()?, &path)? else { return Ok(None) };
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(Some(file))
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    Ok(layout::lock_if_current(file, &path)?)
+}
+
+/// The addresses that a killed server left in the lock file: one a line, after the process id.
+fn addresses_of_killed(mut lock: &File) -> anyhow::Result<Vec<String>> {
+    let mut text = String::new();
+    lock.seek(SeekFrom::Start(0))?;
+    lock.read_to_string(&mut text)?;
+    Ok(text.lines().skip(1).map(str::to_owned).collect())
+}
+
+/// Says in the lock file who serves, for whoever finds it after a kill.
+fn sign(mut lock: &File, addresses: &[String]) -> anyhow::Result<()> {
+    lock.set_len(0)?;
+    lock.seek(SeekFrom::Start(0))?;
+    writeln!(lock, "{}\n{}", std::process::id(), addresses.join("\n"))?;
+    Ok(())
+}
+
+/// Cuts a dead client off, so that nothing of it can still arrive, and its watches and locks don't hold up the next
+/// one for the half minute until Ceph notices by itself.
+fn cut_off(cluster: &aldaas_rbd::Cluster, addresses: &[String]) {
+    for address in addresses {
+        match cluster.blocklist_add(address, CUT_OFF) {
+            Ok(()) => tracing::info!(address, "cut the killed server off from the cluster"),
+            Err(error) => {
+                tracing::warn!(%error, address, "cut the killed server off; its locks end by themselves")
+            }
+        }
+    }
+}
+
+/// Cuts off the killed server of a run directory. Does nothing where one runs or none was killed.
+///
+/// # Errors
+/// When the cluster can't be reached.
+pub fn forget(options: &ServeOptions) -> anyhow::Result<()> {
+    let layout = Layout::new(&options.run_dir)?;
+    if !layout.server_lock().exists() {
+        return Ok(());
+    }
+    let Some(lock) = take_lock(&layout)? else { return Ok(()) };
+    let killed = addresses_of_killed(&lock)?;
+    if !killed.is_empty() {
+        let cluster = aldaas_rbd::Cluster::connect(&options.ceph).context("connect to Ceph")?;
+        cut_off(&cluster, &killed);
+        lock.set_len(0)?;
+    }
+    Ok(())
 }
 
 fn listen(layout: &Layout) -> anyhow::Result<UnixListener> {
@@ -169,7 +216,8 @@ fn mount(layout: &Layout) -> anyhow::Result<std::os::fd::OwnedFd> {
         Err(e) => return Err(e).with_context(|| format!("create {}", images.display())),
     }
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
-    let device = device.context("open /dev/fuse (load the module with `modprobe fuse`, or give it to this container)")?;
+    let device = device
+        .context("open /dev/fuse (load the module with `modprobe fuse`, or give it to this container)")?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&device.as_fd());
     let data = std::ffi::CString::new(format!("fd={fd},rootmode=40000,user_id=0,group_id=0"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
@@ -238,7 +286,9 @@ pub fn stop(run_dir: &Path, force: bool) -> anyhow::Result<bool> {
         None => Ok(false),
         Some(Response::Stopping) => client.wait_until_gone().map(|()| true).map_err(Into::into),
         Some(Response::Failed { message, .. }) => bail!(message),
-        Some(_) => bail!("images are attached; close them first, or use --force (their file systems will fail)"),
+        Some(_) => {
+            bail!("images are attached; close them first, or use --force (their file systems will fail)")
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 
 use aldaas_rbd::ConnectOptions;
 use aldaas_testbed::{Census, Scratch, TestPool, Testbed};
-use aldaas_volume::{AttachMode, Filesystem, ImageSpec, Marker, Mounted, NewVolume, Node, NodeConfig, OpenVolume};
+use aldaas_volume::{
+    AttachMode, Filesystem, ImageSpec, Marker, Mounted, NewVolume, Node, NodeConfig, OpenVolume,
+};
 
 pub struct Fixture {
     // Dropped in this order: what is mounted goes before the pool below it.
@@ -52,7 +54,8 @@ impl Fixture {
     /// A sealed image with a file `data/hello`.
     pub fn sealed(&self, name: &str, mib: u32, filesystem: Filesystem) -> ImageSpec {
         let (node, spec) = (self.node(), self.blank(name, mib));
-        let mounted = node.create(&spec, &NewVolume { filesystem, marker: &marker(name), owner: (65534, 65534) });
+        let mounted =
+            node.create(&spec, &NewVolume { filesystem, marker: &marker(name), owner: (65534, 65534) });
         std::fs::write(mounted.unwrap().data.join("hello"), "from the golden image").unwrap();
         node.close_trimmed(&spec).unwrap();
         self.bed.rbd(["snap", "create", &format!("{spec}@sealed")]);
@@ -75,7 +78,11 @@ impl Fixture {
     }
 
     pub fn remove(&self, spec: &ImageSpec) {
-        let _ = Command::new("rbd").arg("-c").arg(self.bed.ceph_conf()).args(["snap", "purge", &spec.to_string()]).output();
+        let _ = Command::new("rbd")
+            .arg("-c")
+            .arg(self.bed.ceph_conf())
+            .args(["snap", "purge", &spec.to_string()])
+            .output();
         self.bed.rbd(["rm", "--no-progress", &spec.to_string()]);
     }
 
@@ -88,7 +95,7 @@ impl Fixture {
     }
 
     pub fn server_pid(&self) -> Option<i32> {
-        std::fs::read_to_string(self.run_dir().join("fuse.lock")).ok()?.trim().parse().ok()
+        std::fs::read_to_string(self.run_dir().join("fuse.lock")).ok()?.lines().next()?.parse().ok()
     }
 
     /// The killed server's lock on its images would hold a removal up until it is forgotten.
