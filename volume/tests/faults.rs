@@ -1,5 +1,7 @@
 //! What is killed, raced or missing: after `close` nothing is left.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! The kernel's own RBD client, for real, in a guest.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::path::Path;

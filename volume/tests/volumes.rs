@@ -1,5 +1,7 @@
 //! Creating, opening and closing volumes on a real cluster, through the FUSE server.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! A pool and a run directory for one test, and images in it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
