@@ -27,14 +27,14 @@ krbd_of() {
   done
 }
 
-# Pids of processes that belong to $D: programs of ours, of Ceph or of Postgres with an argument
+# Pids of processes that belong to directory $1: programs of ours, of Ceph or of Postgres with an argument
 # below it. A user's editor or pager on a file of it is not ours to end.
 processes_of() {
   local dir pid
   for dir in /proc/[0-9]*; do
     pid=${dir#/proc/}
     case "$(cat "$dir/comm" 2>/dev/null)" in
-      aldaas* | ceph-mon | ceph-mgr | ceph-osd | radosgw | postgres) ;;
+      aldaas* | ceph* | rados* | rbd* | postgres) ;;
       *) continue ;;
     esac
     [ "$pid" != $$ ] && [ "$(process_state "$pid")" != Z ] && names_directory "$pid" "$1" && echo "$pid"
@@ -55,14 +55,8 @@ leftovers() {
 
 # Processes that keep a mount busy: their directory, root or an open file is below $1.
 holders_of() {
-  local dir link
-  for dir in /proc/[0-9]*; do
-    for link in "$dir"/cwd "$dir"/root "$dir"/exe "$dir"/fd/*; do
-      case "$(readlink "$link" 2>/dev/null)" in
-        "$1" | "$1"/*) echo "${dir#/proc/}"; break ;;
-      esac
-    done
-  done
+  as_root find /proc/[0-9]*/cwd /proc/[0-9]*/root /proc/[0-9]*/exe /proc/[0-9]*/fd \
+    -maxdepth 1 \( -lname "$1" -o -lname "$1/*" \) 2>/dev/null | cut -d/ -f3 | sort -u || true
 }
 
 # Unmounts $1 within $2 seconds. A file system whose server hangs would hold us for ever, so the
@@ -77,13 +71,13 @@ unmount() {
 
 is_fuse() { awk -v m="$1" '$5 == m { for (i = 7; $i != "-"; i++); if ($(i + 1) ~ /^fuse/) found = 1 } END { exit !found }' /proc/self/mountinfo; }
 
-# Makes the kernel answer every request to the FUSE mounts below $1 with an error.
+# Makes the kernel answer every request to the FUSE mounts below $1 with an error. A forced unmount
+# does that even where it doesn't get to unmount.
 abort_fuse() {
-  local minor
-  awk -v d="$1/" 'index($5, d) == 1 { for (i = 7; $i != "-"; i++); if ($(i + 1) ~ /^fuse/) { split($3, dev, ":"); print dev[2] } }' /proc/self/mountinfo |
-    while read -r minor; do
-      echo 1 | as_root tee "/sys/fs/fuse/connections/$minor/abort" >/dev/null 2>&1 || true
-    done
+  local path
+  while read -r path; do
+    ! is_fuse "$path" || as_root umount -f "$path" 2>/dev/null || true
+  done < <(mounts_below "$1")
 }
 
 # Ends the processes of $1 except FUSE servers: while those serve, the rest can stop cleanly.
@@ -99,15 +93,16 @@ end_programs() {
   done
 }
 
+# Unmounts what is below $1: volumes only, or all. In the end nothing can hold us: who sits in a
+# volume is killed, and where the storage hangs, its requests are failed.
 unmount_volumes() {
-  local path pid
+  local path
   while read -r path; do
     [ "$2" = all ] || ! is_fuse "$path" || continue
     unmount "$path" 10 && continue
-    for pid in $(holders_of "$path"); do [ "$pid" = $$ ] || stop_process "$pid" 2; done
-    unmount "$path" 5 && continue
+    holders_of "$path" | grep -vx $$ | xargs -r kill -KILL 2>/dev/null || true
+    unmount "$path" 1 && continue
     abort_fuse "$1"
-    end_fuse "$1"
     unmount "$path" 5 || as_root umount -l "$path" || true
   done < <(mounts_below "$1")
 }
@@ -143,6 +138,7 @@ end_daemons() {
 
 remove_everything() {
   local left tries=20
+  set +e # each step does what it can; what counts is what is left at the end
   if [ -d "$D" ]; then
     [ -e "$D/.aldaas-dev" ] || [ -z "$(ls -A "$D")" ] || die "$D was not made by hack/dev; not touched"
   fi
@@ -155,5 +151,6 @@ remove_everything() {
   end_daemons "$D"
   rm -rf --one-file-system "$D" 2>/dev/null || as_root rm -rf --one-file-system "$D" || true
   while left=$(leftovers "$D") && [ -n "$left" ] && [ $((tries -= 1)) -gt 0 ]; do sleep 0.1; done
+  set -e
   [ -z "$left" ] || { say "left over in spite of all:"; say "$left"; return 1; }
 }
