@@ -151,6 +151,30 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
+    /// A blank block device. (On a plain file mkfs would ask every mounted loop device of the machine whether it is
+    /// that file, and wait for those that hang.)
+    struct Blank {
+        device: crate::loopdev::LoopDevice,
+        _file: tempfile::NamedTempFile,
+    }
+
+    impl Blank {
+        fn new(size: u64) -> Self {
+            let file = image(size);
+            Self { device: crate::loopdev::attach(file.path(), false).unwrap(), _file: file }
+        }
+
+        fn path(&self) -> std::path::PathBuf {
+            self.device.path()
+        }
+    }
+
+    impl Drop for Blank {
+        fn drop(&mut self) {
+            crate::loopdev::detach(&self.device).unwrap();
+        }
+    }
+
     fn image(size: u64) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(size).unwrap();
@@ -160,12 +184,12 @@ mod tests {
     #[test]
     fn mkfs_leaves_a_clean_file_system_that_the_probe_knows() {
         for (filesystem, size) in [(Filesystem::Ext4, 64 << 20), (Filesystem::Xfs, 400 << 20)] {
-            let file = image(size);
-            assert_eq!(probe(file.path()).unwrap(), None);
-            check_blank(&ImageSpec::new("p", "", "i"), file.path()).unwrap();
-            make(filesystem, file.path()).unwrap();
-            assert_eq!(probe(file.path()).unwrap(), Some(Superblock { filesystem, needs_check: false }));
-            let refused = check_blank(&ImageSpec::new("p", "", "i"), file.path()).unwrap_err();
+            let file = Blank::new(size);
+            assert_eq!(probe(&file.path()).unwrap(), None);
+            check_blank(&ImageSpec::new("p", "", "i"), &file.path()).unwrap();
+            make(filesystem, &file.path()).unwrap();
+            assert_eq!(probe(&file.path()).unwrap(), Some(Superblock { filesystem, needs_check: false }));
+            let refused = check_blank(&ImageSpec::new("p", "", "i"), &file.path()).unwrap_err();
             assert!(matches!(refused, Error::NotBlank { .. }));
         }
     }
@@ -184,20 +208,20 @@ mod tests {
 
     #[test]
     fn an_unclean_ext4_asks_for_a_check_and_is_repaired() {
-        let file = image(64 << 20);
-        make(Filesystem::Ext4, file.path()).unwrap();
-        let path = file.path().display().to_string();
+        let file = Blank::new(64 << 20);
+        make(Filesystem::Ext4, &file.path()).unwrap();
+        let path = &file.path().display().to_string();
         let set = tool::run("debugfs", &["-w", "-R", "set_super_value state 2", &path]).unwrap();
         assert!(set.status.success());
-        assert!(probe(file.path()).unwrap().unwrap().needs_check);
-        check(&ImageSpec::new("p", "", "i"), file.path()).unwrap();
-        assert!(!probe(file.path()).unwrap().unwrap().needs_check);
+        assert!(probe(&file.path()).unwrap().unwrap().needs_check);
+        check(&ImageSpec::new("p", "", "i"), &file.path()).unwrap();
+        assert!(!probe(&file.path()).unwrap().unwrap().needs_check);
     }
 
     #[test]
     fn an_xfs_that_is_too_small_is_refused_with_mkfs_own_words() {
-        let file = image(16 << 20);
-        let error = make(Filesystem::Xfs, file.path()).unwrap_err();
+        let file = Blank::new(16 << 20);
+        let error = make(Filesystem::Xfs, &file.path()).unwrap_err();
         assert!(error.to_string().contains("mkfs.xfs"), "{error}");
     }
 

@@ -346,3 +346,19 @@ fn create_waits_for_nobody_and_two_creators_of_one_image_do_not_both_win() {
     fixture.node().close(&spec).unwrap();
     fixture.assert_nothing_left_on_the_node();
 }
+
+#[test]
+fn an_image_has_at_most_one_writer() {
+    let (fixture, other_node) = (Fixture::new(), Fixture::new());
+    let (node, spec, mounted) = fixture.open("single");
+    let marker = marker("single");
+    let error = other_node.node().open(&spec, &writable(&marker)).unwrap_err();
+    assert!(error.is_busy() && error.to_string().contains("another writer"), "{error}");
+    other_node.assert_nothing_left_on_the_node();
+    std::fs::write(mounted.data.join("x"), vec![1; 1 << 20]).unwrap();
+    node.close(&spec).unwrap();
+    other_node.node().open(&spec, &writable(&marker)).unwrap();
+    other_node.node().close(&spec).unwrap();
+    other_node.assert_nothing_left_on_the_node();
+    fixture.assert_nothing_left_on_the_node();
+}

@@ -182,6 +182,16 @@ impl Images {
         let namespace = cluster.pool(&rbd::PoolName::new(&spec.pool)?)?.namespace(&spec.namespace)?;
         let name = rbd::ImageName::new(&spec.image)?;
         let image = if read_only { namespace.open_read_only(&name)? } else { namespace.open(&name)? };
+        if !read_only && image.features()? & rbd::features::EXCLUSIVE_LOCK != 0 {
+            // Held until the image is closed: a second writer is refused, not taken turns with.
+            image.acquire_lock().map_err(|e| {
+                let message = format!("{spec} has another writer ({e}); close it there first");
+                Refusal {
+                    message,
+                    errno: Some(if e.is_read_only() { Errno::BUSY.raw_os_error() } else { e.errno }),
+                }
+            })?;
+        }
         let size = image.size()?;
         Ok(Arc::new(OpenImage {
             inode,
