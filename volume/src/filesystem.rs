@@ -210,7 +210,7 @@ mod tests {
     fn an_unclean_ext4_asks_for_a_check_and_is_repaired() {
         let file = Blank::new(64 << 20);
         make(Filesystem::Ext4, &file.path()).unwrap();
-        let path = &file.path().display().to_string();
+        let path = file.path().display().to_string();
         let set = tool::run("debugfs", &["-w", "-R", "set_super_value state 2", &path]).unwrap();
         assert!(set.status.success());
         assert!(probe(&file.path()).unwrap().unwrap().needs_check);

@@ -93,6 +93,13 @@ pub(crate) fn attach(spec: &ImageSpec, read_only: bool, ceph: &ConnectOptions) -
     match write_bus("add", &command) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Err(Error::ImageNotFound { spec: spec.to_string() }),
+        // Another client holds the image's exclusive lock.
+        Err(Errno::ROFS | Errno::BUSY) if !read_only => {
+            return Err(Error::Busy {
+                what: format!("{spec}, which has another writer,"),
+                holders: Vec::new(),
+            });
+        }
         Err(e) => return Err(e).doing(|| format!("map {spec} in the kernel (its log, dmesg, says more)")),
     }
     let device = find()?.ok_or(Errno::NODEV).doing(|| format!("find the device of {spec}, just mapped"))?;
