@@ -182,6 +182,6 @@ fn a_file_that_is_not_there_or_closed_is_told_as_such() {
     let room = Room::new();
     assert_says(run(&mut room.restore(room.path("missing"))).failed(1), &["missing does not exist"]);
     let closed = room.write("closed", dump(1));
-    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     assert_says(run(&mut room.restore(&closed)).failed(1), &["may not be read", "make it readable"]);
 }

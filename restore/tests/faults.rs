@@ -14,6 +14,7 @@ use common::*;
 use rustix::process::Signal;
 
 /// A restore that waits in the middle of its dump, for as long as its input stays open.
+#[allow(clippy::zombie_processes)] // whoever calls waits for it
 fn stuck_restore(room: &Room) -> (std::process::Child, std::process::ChildStdin, Vec<u32>) {
     let mut child =
         room.restore("-").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

@@ -3,42 +3,61 @@
 
 use std::io::{BufRead, ErrorKind, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::{Error, StreamError};
 
 /// Decompresses, and says what is wrong in plain words.
 pub struct Strict<R> {
-    inner: MultiGzDecoder<R>,
+    /// The member at which we are; none when the last one is over.
+    member: Option<GzDecoder<R>>,
 }
 
 impl<R: BufRead> Strict<R> {
     /// Decompresses `compressed`.
     pub fn new(compressed: R) -> Strict<R> {
-        Strict { inner: MultiGzDecoder::new(compressed) }
+        Strict { member: Some(GzDecoder::new(compressed)) }
+    }
+
+    /// A member is over: the next one must begin here, or the stream be at its end.
+    fn next_member(&mut self) -> std::io::Result<()> {
+        let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { return Ok(()) };
+        let head = rest.fill_buf()?;
+        if head.is_empty() {
+            return Ok(());
+        }
+        if !head.starts_with(&b"\x1f\x8b"[..head.len().min(2)]) {
+            let what = "after the end of the gzip stream there are bytes that do not belong to it";
+            return Err(StreamError::from(Error::Corrupt(what.into())).into());
+        }
+        self.member = Some(GzDecoder::new(rest));
+        Ok(())
     }
 }
 
 impl<R: BufRead> Read for Strict<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        self.inner.read(into).map_err(|err| {
-            if err.get_ref().is_some_and(|inner| inner.is::<StreamError>()) {
-                return err; // from below
+        while let Some(member) = &mut self.member {
+            match member.read(into).map_err(in_plain_words)? {
+                0 if !into.is_empty() => self.next_member()?,
+                count => return Ok(count),
             }
-            let said = err.to_string();
-            let err = match err.kind() {
-                ErrorKind::UnexpectedEof => Error::Truncated("the gzip stream stops in the middle".into()),
-                _ if said.contains("header") => Error::Corrupt(
-                    "after the end of the gzip stream there are bytes that do not belong to it".into(),
-                ),
-                _ if said.contains("checksum") => {
-                    Error::Corrupt("the gzip checksum does not match the data".into())
-                }
-                _ => Error::Corrupt(format!("the gzip stream is damaged ({said})")),
-            };
-            StreamError::from(err).into()
-        })
+        }
+        Ok(0)
     }
+}
+
+fn in_plain_words(err: std::io::Error) -> std::io::Error {
+    if err.get_ref().is_some_and(|inner| inner.is::<StreamError>()) {
+        return err; // from below
+    }
+    let said = err.to_string();
+    let err = match err.kind() {
+        ErrorKind::UnexpectedEof => Error::Truncated("the gzip stream stops in the middle".into()),
+        _ if said.contains("checksum") => Error::Corrupt("the gzip checksum does not match the data".into()),
+        _ => Error::Corrupt(format!("the gzip stream is damaged ({said})")),
+    };
+    StreamError::from(err).into()
 }
 
 #[cfg(test)]
@@ -87,13 +106,13 @@ mod tests {
             prop_assert!(matches!(gunzip(&whole[..whole.len() - cut]), Err(Error::Truncated(_))), "cut {cut} of {}", whole.len());
         }
 
-        /// A flipped bit in the header's flags, time or origin changes no data: from the tenth byte on it is found.
+        /// A few bits mean nothing (the header's time, the padding behind the last block): all others are missed.
         #[test]
-        fn every_flipped_bit_behind_the_header_is_found(data: Vec<u8>, at: usize, bit in 0..8_u8) {
+        fn a_flipped_bit_is_found_or_changes_nothing(data: Vec<u8>, at: usize, bit in 0..8_u8) {
             let mut bad = gzip(&data);
-            let at = 10 + at % (bad.len() - 10);
+            let at = at % bad.len();
             bad[at] ^= 1 << bit;
-            prop_assert!(gunzip(&bad).is_err(), "bit {bit} of byte {at} of {}", bad.len());
+            prop_assert!(gunzip(&bad).is_err() || gunzip(&bad).as_ref() == Ok(&data), "bit {bit} of byte {at} of {}", bad.len());
         }
     }
 }

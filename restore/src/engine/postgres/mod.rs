@@ -4,6 +4,7 @@ mod binaries;
 mod cluster;
 mod complaint;
 mod load;
+mod log;
 mod query;
 mod server;
 mod settings;
@@ -126,8 +127,10 @@ impl Engine for Postgres {
         jobs: u32,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
+        // First the statistics (also of partitioned tables, which vacuumdb leaves out), then the freezing, theirs included.
+        query::run(server, &self.place.database, "ANALYZE", cancel).await?;
         let mut command = child::command(&self.binaries.program("vacuumdb"), Signal::KILL);
-        command.args(["--all", "--freeze", "--analyze", "--quiet", "--username=postgres", "--no-password"]);
+        command.args(["--all", "--freeze", "--quiet", "--username=postgres", "--no-password"]);
         command
             .arg("--host")
             .arg(server.socket_dir())

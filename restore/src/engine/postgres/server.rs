@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::future::Future;
-use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Error, Mode, Place, Server, Stop};
 use super::binaries::Binaries;
+use super::log::Log;
 use super::{cluster, complaint, settings};
 use crate::child;
 
@@ -23,8 +23,6 @@ const LOOK: Duration = Duration::from_millis(1);
 const PRIVATE_PORT: u16 = 5432;
 /// How often another free port is chosen when somebody took the first.
 const PORTS: u32 = 5;
-/// So much of the log's end is looked at.
-const LOG_END: u64 = 8 << 10;
 /// A path of a Unix socket must fit into the kernel's structure, with its final zero.
 const SOCKET_PATH: usize = 107;
 
@@ -35,7 +33,7 @@ pub struct Postmaster {
     pid: u32,
     place: Place,
     port: u16,
-    log: PathBuf,
+    log: Log,
 }
 
 /// Starts it, and returns when it takes connections.
@@ -46,13 +44,12 @@ pub(super) async fn start(
     cancel: &CancellationToken,
 ) -> Result<Postmaster, Error> {
     cluster::clear_stale_lock(&place.data)?;
-    let log = place.work.join("postgres.log");
     let mut tries = 0;
     loop {
         tries += 1;
         let (port, chosen) = port(mode)?;
         check_socket_path(&place.work, port)?;
-        let begins = fs::metadata(&log).map_or(0, |meta| meta.len());
+        let log = Log::from_now(&place.work);
         let mut server = spawn(binaries, place, mode, port, log.clone())?;
         let started = tokio::select! {
             biased;
@@ -61,8 +58,10 @@ pub(super) async fn start(
         };
         match started {
             Ok(()) => return Ok(server),
-            Err(Error::NotStarted { words, .. }) if chosen && tries < PORTS && port_was_taken(&words) => {}
-            Err(Error::NotStarted { how, .. }) => return Err(why_not_started(how, &log, begins, place)),
+            Err(Error::NotStarted { .. }) if chosen && tries < PORTS && port_was_taken(&log.end()) => {}
+            Err(Error::NotStarted { how, words }) => {
+                return Err(why_not_started(how, words, &log.end(), place));
+            }
             Err(err) => {
                 server.end(Stop::Immediate).await?;
                 return Err(err);
@@ -71,15 +70,8 @@ pub(super) async fn start(
     }
 }
 
-fn spawn(
-    binaries: &Binaries,
-    place: &Place,
-    mode: &Mode,
-    port: u16,
-    log: PathBuf,
-) -> Result<Postmaster, Error> {
-    let open = || fs::OpenOptions::new().create(true).append(true).open(&log);
-    let file = open().map_err(Error::io(format!("write the engine's log {}", log.display())))?;
+fn spawn(binaries: &Binaries, place: &Place, mode: &Mode, port: u16, log: Log) -> Result<Postmaster, Error> {
+    let file = log.file()?;
     // SIGINT is PostgreSQL's fast shutdown: should we be killed, it still stops cleanly.
     let mut command = child::command(&binaries.program("postgres"), Signal::INT);
     command.arg("-D").arg(&place.data);
@@ -101,7 +93,7 @@ impl Postmaster {
         loop {
             tokio::select! {
                 status = self.child.wait() => {
-                    return Err(Error::NotStarted { how: ended(status), words: self.last_words() });
+                    return Err(Error::NotStarted { how: ended(status), words: self.log.last_words() });
                 }
                 _ = look.tick() => {
                     if fs::read_to_string(&lock).is_ok_and(|text| says_ready(&text, self.pid)) {
@@ -142,10 +134,10 @@ impl Postmaster {
         match how {
             Stop::Immediate => Ok(()),
             Stop::Fast if status.as_ref().is_ok_and(ExitStatus::success) => Ok(()),
-            Stop::Fast if complaint::is_no_space(&self.last_words()) => {
+            Stop::Fast if complaint::is_no_space(&self.log.end()) => {
                 Err(Error::NoSpace { path: self.place.data.clone() })
             }
-            Stop::Fast => Err(Error::Unclean(format!("{}: {}", ended(status), self.last_words()))),
+            Stop::Fast => Err(Error::Unclean(format!("{}: {}", ended(status), self.log.last_words()))),
         }
     }
 
@@ -165,10 +157,6 @@ impl Postmaster {
     pub(super) fn data(&self) -> &Path {
         &self.place.data
     }
-
-    fn last_words(&self) -> String {
-        last_words(&self.log, 0)
-    }
 }
 
 impl Server for Postmaster {
@@ -186,11 +174,10 @@ impl Server for Postmaster {
 
     async fn died(&mut self) -> Error {
         let status = self.child.wait().await;
-        let words = self.last_words();
-        if complaint::is_no_space(&words) {
+        if complaint::is_no_space(&self.log.end()) {
             return Error::NoSpace { path: self.place.data.clone() };
         }
-        Error::Died { how: ended(status), words }
+        Error::Died { how: ended(status), words: self.log.last_words() }
     }
 }
 
@@ -223,8 +210,8 @@ fn port(mode: &Mode) -> Result<(u16, bool), Error> {
     bound.map(|bound| (bound.port(), true)).map_err(Error::io(format!("find a free port on {address}")))
 }
 
-fn port_was_taken(words: &str) -> bool {
-    words.contains("Address already in use") || words.contains("could not create any TCP/IP sockets")
+fn port_was_taken(log: &str) -> bool {
+    log.contains("Address already in use")
 }
 
 fn check_socket_path(work: &Path, port: u16) -> Result<(), Error> {
@@ -236,9 +223,8 @@ fn check_socket_path(work: &Path, port: u16) -> Result<(), Error> {
     Ok(())
 }
 
-fn why_not_started(how: String, log: &Path, begins: u64, place: &Place) -> Error {
-    let words = last_words(log, begins);
-    if complaint::is_no_space(&words) {
+fn why_not_started(how: String, words: String, log: &str, place: &Place) -> Error {
+    if complaint::is_no_space(log) {
         return Error::NoSpace { path: place.data.clone() };
     }
     let refused = [
@@ -247,13 +233,13 @@ fn why_not_started(how: String, log: &Path, begins: u64, place: &Place) -> Error
         ("has invalid permissions", "the data directory must be closed to others: chmod 0700"),
         ("is not a valid data directory", "the data directory holds no PostgreSQL data"),
         ("could not access the server configuration file", "the data directory holds no PostgreSQL data"),
-        ("does not exist", "the data directory holds no PostgreSQL data"),
+        ("could not access directory", "the data directory holds no PostgreSQL data"),
         (
             "database files are incompatible with server",
             "use an engine of the version that made the data (--bin-dir)",
         ),
     ];
-    match refused.iter().find(|(said, _)| words.contains(said)) {
+    match refused.iter().find(|(said, _)| log.contains(said)) {
         Some((_, advice)) => Error::Refused(format!("{advice} ({words})")),
         None => Error::NotStarted { how, words },
     }
@@ -261,24 +247,6 @@ fn why_not_started(how: String, log: &Path, begins: u64, place: &Place) -> Error
 
 fn ended(status: std::io::Result<ExitStatus>) -> String {
     status.map_or_else(|err| err.to_string(), |status| status.to_string())
-}
-
-/// The end of the log, after `begins`, in one line.
-fn last_words(log: &Path, begins: u64) -> String {
-    let read = || {
-        let mut file = fs::File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(begins.max(length.saturating_sub(LOG_END))))?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        std::io::Result::Ok(String::from_utf8_lossy(&text).into_owned())
-    };
-    let text = read().unwrap_or_default();
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() {
-        return format!("none (see {})", log.display());
-    }
-    complaint::shorten(&lines[lines.len().saturating_sub(4)..].join(" | "))
 }
 
 #[cfg(test)]

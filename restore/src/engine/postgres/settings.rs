@@ -39,8 +39,8 @@ fn load(place: &Place) -> Vec<String> {
     let wal = (free(&place.data) / 10).clamp(64 * MIB, 4096 * MIB) / MIB;
     vec![
         "listen_addresses=".into(),
+        // Not synchronous_commit=off: with it, rows committed a moment ago cannot be frozen, and it saves nothing here.
         "fsync=off".into(),
-        "synchronous_commit=off".into(),
         "full_page_writes=off".into(),
         "wal_level=minimal".into(),
         "max_wal_senders=0".into(),
