@@ -49,6 +49,16 @@ pub struct Global {
     /// Ceph user, without `client.`
     #[arg(long, global = true, env = "ALDAAS_CEPH_USER", default_value = "admin", help_heading = "Where")]
     pub ceph_user: String,
+    /// Seconds after which a Ceph that does not answer counts as away
+    #[arg(
+        long,
+        global = true,
+        env = "ALDAAS_CEPH_TIMEOUT",
+        default_value_t = 30,
+        value_name = "SECONDS",
+        help_heading = "Where"
+    )]
+    pub ceph_timeout: u64,
     /// Pool that holds golden images and clones
     #[arg(long, global = true, env = "ALDAAS_POOL", default_value = "aldaas", help_heading = "Where")]
     pub pool: String,

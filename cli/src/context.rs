@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use aldaas_golden::{CLONE, Store};
 use aldaas_ingest::{EngineUser, Ingest, Supervisor};
@@ -95,6 +96,8 @@ pub fn ceph(global: &Global) -> rbd::ConnectOptions {
     rbd::ConnectOptions {
         conf: Some(global.ceph_conf.clone()),
         user: global.ceph_user.clone(),
+        connect_timeout: Duration::from_secs(global.ceph_timeout.min(10)),
+        operation_timeout: Duration::from_secs(global.ceph_timeout),
         ..rbd::ConnectOptions::default()
     }
 }

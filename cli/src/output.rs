@@ -104,7 +104,9 @@ pub fn one_line(error: &anyhow::Error) -> String {
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<IngestError>() {
         Some(IngestError::Cancelled) => ExitCode::from(130),
-        Some(IngestError::Restore { temporary: true, .. }) => ExitCode::from(75),
+        Some(IngestError::Restore { temporary: true, .. } | IngestError::ClusterAway(_)) => {
+            ExitCode::from(75)
+        }
         _ => ExitCode::FAILURE,
     }
 }

@@ -22,7 +22,9 @@ fn a_cluster_that_goes_away_during_an_ingest_ends_it_and_doctor_cleans_up_later(
     let _ =
         stdin.write_all("CREATE TABLE more AS SELECT generate_series(1, 500000);\nCHECKPOINT;\n".as_bytes());
     let output = ingest.wait_with_output().unwrap();
-    println!("{}", refusal(&output, "ingest"));
+    let error = refusal(&output, "ingest");
+    assert!(error.contains("Ceph cluster stopped answering"), "{error}");
+    assert_eq!(output.status.code(), Some(75));
     own.start_again(Daemon::Osd);
     bed.ok(&["doctor", "--clean"]);
     bed.assert_census(&before, "after the cluster was away");

@@ -86,10 +86,12 @@ impl Ingest<'_> {
                 let image = blocking(|| candidate.ready())?;
                 Ok(Report { image, manifest, stages: clock.finish(), verification })
             }
-            Err(error) => {
-                self.undo(candidate, request.keep_failed.then(|| error.to_string()));
-                Err(error)
-            }
+            Err(error) => match self.undo(candidate, request.keep_failed.then(|| error.to_string())) {
+                Err(Error::Golden(aldaas_golden::Error::Rbd(undo))) if undo.is_timed_out() => {
+                    Err(Error::ClusterAway(Box::new(error)))
+                }
+                _ => Err(error),
+            },
         }
     }
 
@@ -156,20 +158,19 @@ impl Ingest<'_> {
     }
 
     /// Takes away what a failed build made, in reverse. What can't be taken away now is told and found later.
-    fn undo(&self, candidate: Candidate, keep: Option<String>) {
+    fn undo(&self, candidate: Candidate, keep: Option<String>) -> Result<()> {
         let name = candidate.name().clone();
+        let left_over = |error: &Error| {
+            tracing::warn!(%error, image = %name, "left over: `aldaas doctor --clean` removes it");
+        };
         for spec in [self.spec(CLONE, &format!("verify-{name}")), self.spec(GOLDEN, &name.to_string())] {
-            if let Err(error) = blocking(|| self.node.close(&spec)) {
-                tracing::warn!(%error, %spec, "left over: `aldaas doctor --clean` removes it");
-            }
+            let _ = blocking(|| self.node.close(&spec)).inspect_err(left_over);
         }
         let undone = blocking(|| match keep {
             Some(reason) => candidate.fail(&reason),
             None => candidate.discard(),
         });
-        if let Err(error) = undone {
-            tracing::warn!(%error, image = %name, "left over: `aldaas doctor --clean` removes it");
-        }
+        undone.inspect_err(left_over)
     }
 
     fn spec(&self, namespace: &str, image: &str) -> ImageSpec {

@@ -27,6 +27,12 @@ pub enum Error {
         /// Whether trying again may help.
         temporary: bool,
     },
+    /// Ceph went away, and took the engine's file system along.
+    #[error(
+        "the Ceph cluster stopped answering (see `ceph -s`): try again when it is back, after `aldaas doctor --clean` has \
+         removed what is left over; meanwhile {0}"
+    )]
+    ClusterAway(Box<Error>),
     /// `aldaas-restore` ended without a word: it was killed, or crashed.
     #[error("aldaas-restore ended unexpectedly ({status}){}: try again", stderr_tail(.stderr))]
     Died {

@@ -55,6 +55,7 @@ impl<'a> Bed<'a> {
             .envs(self.testbed.envs())
             .env("ALDAAS_POOL", self.pool.name())
             .env("ALDAAS_RUN_DIR", self.scratch.path())
+            .env("ALDAAS_CEPH_TIMEOUT", "5")
             .env("ALDAAS_SIZE", "1GiB")
             .env("ALDAAS_RESTORE_PROGRAM", Testbed::program("aldaas-restore"))
             .env("ALDAAS_FUSE_PROGRAM", Testbed::program("aldaas-fuse"))
