@@ -87,7 +87,7 @@ fn golden_image(store: &Store, database: &str, size: u64) -> Result<GoldenImage>
         steps: Default::default(),
         finished_at: Timestamp::now(),
     })?;
-    let name = candidate.ready()?;
+    candidate.ready()?;
     Ok(store.golden_image(&name)?)
 }
 

@@ -21,15 +21,15 @@ struct Args {
     /// Ceph's configuration file
     #[arg(long, env = "ALDAAS_CEPH_CONF")]
     ceph_conf: PathBuf,
-    /// A pool of its own, empty
+    /// The pool
     #[arg(long)]
     pool: String,
     /// The command `aldaas`
     #[arg(long)]
     aldaas: PathBuf,
-    /// A database that was ingested into the pool, for `aldaas run`
+    /// A pgbench database that was ingested into the pool, for `aldaas run`, which is not measured without one
     #[arg(long)]
-    database: DatabaseName,
+    database: Option<DatabaseName>,
     /// The same by hand, from the shell
     #[arg(long)]
     by_hand: PathBuf,
@@ -48,7 +48,9 @@ fn main() -> anyhow::Result<()> {
     let cluster = rbd::Cluster::connect(&options)?;
     let store = Store::open(&cluster, &rbd::PoolName::new(args.pool.clone())?)?;
     let mut figures = clones::measure(&cluster, &store)?;
-    figures.extend(run::measure(&args.aldaas, &args.by_hand, &store.latest(&args.database)?.name)?);
+    if let Some(database) = &args.database {
+        figures.extend(run::measure(&args.aldaas, &args.by_hand, &store.latest(database)?.name)?);
+    }
     figure::report(&figures, &args.json)?;
     Ok(())
 }

@@ -1,31 +1,47 @@
-//! Shows how an ingest goes: step, bytes, rate. Plain lines where standard error is no terminal.
+//! Shows how an ingest goes: step, bytes, rate. Plain lines now and then where standard error is no terminal.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aldaas_ingest::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output;
 
 const WITH_TOTAL: &str =
     "{spinner} {prefix:8} {msg:8} {bar:30} {bytes:>11} of {total_bytes:11} {bytes_per_sec:>14}  {elapsed}";
 const WITHOUT_TOTAL: &str = "{spinner} {prefix:8} {msg:8} {bytes:>11} {bytes_per_sec:>14}  {elapsed}";
 const NO_BYTES: &str = "{spinner} {prefix:8} {msg:8} {elapsed}";
 
-/// The line at the bottom of the terminal.
+/// How often a line about bytes is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The line at the bottom of the terminal, or lines in a log.
 pub struct Shown {
-    bar: Option<ProgressBar>,
+    front: Front,
     stage: Mutex<Option<Stage>>,
+}
+
+enum Front {
+    Bar(ProgressBar),
+    Lines(Mutex<Instant>),
+    Nothing,
 }
 
 impl Shown {
     /// A bar on a terminal, lines elsewhere, nothing if `quiet`.
     pub fn new(quiet: bool) -> Self {
-        let bar = (!quiet && stderr().is_terminal()).then(ProgressBar::no_length);
-        if let Some(bar) = &bar {
-            bar.set_style(style(NO_BYTES));
-            bar.enable_steady_tick(std::time::Duration::from_millis(100));
-        }
-        Self { bar, stage: Mutex::new(None) }
+        let front = match (quiet, stderr().is_terminal()) {
+            (true, _) => Front::Nothing,
+            (false, false) => Front::Lines(Mutex::new(Instant::now())),
+            (false, true) => {
+                let bar = ProgressBar::no_length().with_style(style(NO_BYTES));
+                bar.enable_steady_tick(Duration::from_millis(100));
+                Front::Bar(bar)
+            }
+        };
+        Self { front, stage: Mutex::new(None) }
     }
 
     /// Takes what the driver says.
@@ -35,16 +51,32 @@ impl Shown {
             *stage = Some(*new);
         }
         let name = stage.map(|stage| stage.to_string()).unwrap_or_default();
-        match &self.bar {
-            Some(bar) => show_on(bar, name, progress),
-            None => tracing::info!(stage = name, ?progress),
+        match &self.front {
+            Front::Bar(bar) => show_on(bar, name, progress),
+            Front::Lines(last) => write_line(last, &name, progress),
+            Front::Nothing => {}
         }
+    }
+}
+
+/// Each step, and every now and then how far it is.
+fn write_line(last: &Mutex<Instant>, stage: &str, progress: Progress) {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    match progress {
+        Progress::Stage(_) => eprintln!("{stage}"),
+        Progress::Step(step) => eprintln!("{stage}: {step}"),
+        Progress::Bytes { done, total } if last.elapsed() >= LINE_EVERY => {
+            *last = Instant::now();
+            let of = total.map(|total| format!(" of {}", output::bytes(total))).unwrap_or_default();
+            eprintln!("{stage}: {}{of} read", output::bytes(done));
+        }
+        Progress::Bytes { .. } => {}
     }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Front::Bar(bar) = &self.front {
             bar.finish_and_clear();
         }
     }

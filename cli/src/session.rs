@@ -72,12 +72,12 @@ impl Session {
         };
         context.store.clone_image(golden, &request)?;
         let started = Self::start_on(context, golden, name, purpose, engine, cancel).await;
-        if started.is_err()
-            && let Err(error) = end(context, name).await
-        {
+        let Err(error) = started else { return started };
+        if let Err(error) = end(context, name).await {
             tracing::warn!(%error, "clone {name} is left over: `aldaas doctor --clean` removes it");
         }
-        started
+        // Ctrl-C reaches what we run as well, whose failure is then none.
+        Err(if cancel.is_cancelled() { aldaas_ingest::Error::Cancelled.into() } else { error })
     }
 
     async fn start_on(
@@ -139,9 +139,13 @@ impl Session {
         Ok(Self { address, engine: running })
     }
 
-    /// Lets the clone outlive us: from here on only `rm` ends it.
-    pub fn detach(self, context: &Context) -> Result<Address> {
+    /// Lets the clone outlive us: from here on only `rm` ends it. Unless the user said stop meanwhile.
+    pub async fn detach(self, context: &Context, cancel: &CancellationToken) -> Result<Address> {
         fail_point!("cli::before-detach");
+        if cancel.is_cancelled() {
+            end(context, &self.address.name).await?;
+            return Err(aldaas_ingest::Error::Cancelled.into());
+        }
         context.store.release_clone(&self.address.name)?;
         self.engine.forget();
         Ok(self.address)

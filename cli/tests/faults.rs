@@ -173,6 +173,42 @@ fn an_ingest_stopped_by_ctrl_c_leaves_nothing() {
 }
 
 #[test]
+fn ctrl_c_at_any_moment_leaves_nothing() {
+    let bed = Bed::new();
+    bed.ingest_small();
+    let before = bed.census();
+    let dump = bed.file("orders.sql", DUMP);
+    let commands: [&[&str]; 3] = [
+        &["ingest", "orders", "--from", &dump, "-o", "json"],
+        &["clone", "orders:latest", "mine"],
+        &["run", "orders:latest", "--", "sleep", "0.2"],
+    ];
+    for (arguments, span) in commands.into_iter().zip([1500, 300, 500]) {
+        for step in 0..8 {
+            let mut command = bed.command(arguments);
+            // A group of its own, all of which is told, as a terminal does it.
+            std::os::unix::process::CommandExt::process_group(&mut command, 0);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(10 + span * step / 8));
+            let group = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+            let _ = rustix::process::kill_process_group(group, Signal::INT);
+            let output = child.wait_with_output().unwrap();
+            // Faster than we were: what it made is taken away again.
+            if output.status.success() && arguments[0] == "clone" {
+                bed.ok(&["rm", "mine"]);
+            } else if output.status.success() && arguments[0] == "ingest" {
+                let made: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                bed.ok(&["retire", made["image"].as_str().unwrap(), "--force"]);
+            }
+            bed.assert_census(
+                &before,
+                &format!("by {arguments:?} stopped in part {step} of 8: {}", text(&output.stderr)),
+            );
+        }
+    }
+}
+
+#[test]
 fn an_engine_killed_during_the_restore_ends_it_as_temporary() {
     let bed = Bed::new();
     let before = bed.census();

@@ -98,11 +98,11 @@ impl Candidate {
     }
 
     /// The image was verified on a clone: from this write on it is ready, and `latest` if it is the newest.
-    pub fn ready(self) -> Result<GoldenImageName> {
+    pub fn ready(&self) -> Result<()> {
         self.lock.check()?;
         self.change(State::Sealed, State::Ready, &[(READY_AT, Timestamp::now().to_string())])?;
         fail_point!("golden::after-ready");
-        Ok(self.name)
+        Ok(())
     }
 
     /// The image is no good; the reason is kept with it.
@@ -114,7 +114,11 @@ impl Candidate {
 
     /// Removes what was built so far. Whatever can't be removed now is found by [`Store::leftovers`] later.
     pub fn discard(self) -> Result<()> {
-        self.store.discard_unfinished(&self.name)
+        match self.store.golden_image(&self.name)?.record.state {
+            // The write that made it ready was not confirmed, but took place.
+            State::Ready => Ok(()),
+            _ => self.store.discard_unfinished(&self.name),
+        }
     }
 
     fn refuse_if_in_use(&self) -> Result<()> {

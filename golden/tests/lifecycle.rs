@@ -47,7 +47,8 @@ impl Bed {
         candidate.seal(&manifest()).unwrap();
         let clone = candidate.clone_for_verification().unwrap();
         self.store.remove_clone(&clone.name).unwrap();
-        candidate.ready().unwrap()
+        candidate.ready().unwrap();
+        candidate.name().clone()
     }
 
     fn clone(&self, image: &GoldenImageName, name: &str) -> CloneName {
@@ -109,7 +110,8 @@ fn an_image_is_latest_only_once_it_is_ready() {
     assert_eq!(bed.latest(), Some(first.clone()));
     second.seal(&manifest()).unwrap();
     assert_eq!(bed.latest(), Some(first));
-    let second = second.ready().unwrap();
+    second.ready().unwrap();
+    let second = second.name().clone();
     assert_eq!(bed.latest(), Some(second.clone()));
     let image = bed.store.golden_image(&second).unwrap();
     assert_eq!(image.record.state, State::Ready);

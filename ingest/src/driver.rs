@@ -73,25 +73,27 @@ impl Ingest<'_> {
         observer: Observer<'_>,
         cancel: &CancellationToken,
     ) -> Result<Report> {
-        let mut clock = Clock::new(observer);
-        clock.enter(Stage::Prepare);
         // What can be refused at once is refused before anything is made.
         let dump = Dump::open(&request.from)?;
-        let name =
-            request.name.clone().unwrap_or_else(|| GoldenImageName::new(&request.database, Timestamp::now()));
-        let work_dir = WorkDir::create(&self.work_dir, &name.to_string(), self.supervisor)?;
-        let candidate = blocking(|| self.store.begin(&name, request.size, &request.from))?;
+        let size = dump.size();
+        let observer = &|progress| match progress {
+            // Who reads a pipe can't know what we do: how much the file at its other end holds.
+            Progress::Bytes { done, total: None } => observer(Progress::Bytes { done, total: size }),
+            other => observer(other),
+        };
+        let mut clock = Clock::new(observer);
+        clock.enter(Stage::Prepare);
+        let now = || GoldenImageName::new(&request.database, Timestamp::now());
+        let image = request.name.clone().unwrap_or_else(now);
+        let work_dir = WorkDir::create(&self.work_dir, &image.to_string(), self.supervisor)?;
+        let candidate = blocking(|| self.store.begin(&image, request.size, &request.from))?;
         match self.build(&candidate, request, dump, &work_dir.0, &mut clock, cancel).await {
             Ok((manifest, verification)) => {
-                let image = blocking(|| candidate.ready())?;
                 Ok(Report { image, manifest, stages: clock.finish(), verification })
             }
-            Err(error) => match self.undo(candidate, request.keep_failed.then(|| error.to_string())) {
-                Err(Error::Golden(aldaas_golden::Error::Rbd(undo))) if undo.is_timed_out() => {
-                    Err(Error::ClusterAway(Box::new(error)))
-                }
-                _ => Err(error),
-            },
+            // Ctrl-C reaches what we run as well, whose failure is then none.
+            Err(_) if cancel.is_cancelled() => Err(self.undo(candidate, Error::Cancelled, false)),
+            Err(error) => Err(self.undo(candidate, error, request.keep_failed)),
         }
     }
 
@@ -128,6 +130,7 @@ impl Ingest<'_> {
         clock.enter(Stage::Verify);
         let verification = self.verify(candidate, request, &marker, work_dir, clock.observer, cancel).await?;
         stop_if(cancel)?;
+        blocking(|| candidate.ready())?;
         Ok((manifest, verification))
     }
 
@@ -157,8 +160,9 @@ impl Ingest<'_> {
         Ok(checked.steps)
     }
 
-    /// Takes away what a failed build made, in reverse. What can't be taken away now is told and found later.
-    fn undo(&self, candidate: Candidate, keep: Option<String>) -> Result<()> {
+    /// Takes away what a failed build made, in reverse, and returns why it failed. What can't be taken away now is told
+    /// and found later.
+    fn undo(&self, candidate: Candidate, error: Error, keep: bool) -> Error {
         let name = candidate.name().clone();
         let left_over = |error: &Error| {
             tracing::warn!(%error, image = %name, "left over: `aldaas doctor --clean` removes it");
@@ -166,11 +170,14 @@ impl Ingest<'_> {
         for spec in [self.spec(CLONE, &format!("verify-{name}")), self.spec(GOLDEN, &name.to_string())] {
             let _ = blocking(|| self.node.close(&spec)).inspect_err(left_over);
         }
-        let undone = blocking(|| match keep {
-            Some(reason) => candidate.fail(&reason),
-            None => candidate.discard(),
-        });
-        undone.inspect_err(left_over)
+        let reason = error.to_string();
+        let undone = blocking(|| if keep { candidate.fail(&reason) } else { candidate.discard() });
+        match undone.inspect_err(left_over) {
+            Err(Error::Golden(aldaas_golden::Error::Rbd(undo))) if undo.is_timed_out() => {
+                Error::ClusterAway(Box::new(error))
+            }
+            _ => error,
+        }
     }
 
     fn spec(&self, namespace: &str, image: &str) -> ImageSpec {
@@ -244,6 +251,12 @@ impl Dump {
             return Err(no_dump(std::io::ErrorKind::IsADirectory.into()));
         }
         Ok(Self::File(file))
+    }
+
+    /// Its size in bytes, where it is a file.
+    fn size(&self) -> Option<u64> {
+        let Self::File(file) = self else { return None };
+        file.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
     }
 
     fn into_stdin(self) -> Option<File> {

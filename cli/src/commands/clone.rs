@@ -23,7 +23,7 @@ pub async fn run(global: &Global, command: MakeClone) -> Result<ExitCode> {
         None => made_up_name(golden.name.database().as_str())?,
     };
     let session = Session::start(&context, &golden, &name, Purpose::Named, &command.engine, &cancel).await?;
-    let address = session.detach(&context)?;
+    let address = session.detach(&context, &cancel).await?;
     output::one(global.output, &address, || {
         format!(
             "{url}\n{image} as clone {name}, {took:.2} s; `aldaas rm {name}` removes it",

@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::args::{Global, Retire};
+use crate::signals::cancel_on_signal;
 use crate::{context, output};
 
 #[derive(Serialize)]
@@ -17,6 +18,8 @@ struct Retired {
 }
 
 pub fn run(global: &Global, command: Retire) -> Result<ExitCode> {
+    // It takes no time; a Ctrl-C meanwhile changes nothing.
+    let _cancel = cancel_on_signal()?;
     let purged = context::store(global)?.retire(&command.image, command.force)?;
     let retired = Retired { removed: purged.waiting == 0, image: command.image };
     output::one(global.output, &retired, || match retired.removed {
