@@ -166,6 +166,12 @@ pub struct Serve {
     #[arg(long, env = "ALDAAS_PORT", value_name = "PORT", default_value_t = 0)]
     pub port: u16,
 
+    /// Do not wait for the disk: starts and commits faster, for data that is thrown away anyway
+    ///
+    /// A crash of the engine loses nothing; a crash of the machine loses the clone.
+    #[arg(long, env = "ALDAAS_NO_FSYNC", action = ArgAction::SetTrue)]
+    pub no_fsync: bool,
+
     /// How to stop: fast writes everything out first, immediate is for data that nobody needs any more
     #[arg(long, env = "ALDAAS_STOP", value_enum, default_value_t = Stop::Fast)]
     pub stop: Stop,

@@ -8,7 +8,7 @@
 //!
 //! - [`source`]: where a dump comes from; one small port, an adapter for each kind of place
 //! - [`evidence`]: counts and hashes what is read, and hands it to the blocking side
-//! - [`format`]: what a dump is, found by its content; decompression; the guard over plain SQL
+//! - [`mod@format`]: what a dump is, found by its content; decompression; the guard over plain SQL
 //! - [`engine`]: the port that every database engine implements, and PostgreSQL
 //! - [`restore`], [`check`], [`serve`], [`inspect`]: the four things the program does
 //!

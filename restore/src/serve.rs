@@ -19,7 +19,8 @@ pub async fn run<E: Engine>(
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
     report.step(Step::Serve);
-    let mut server = engine.start(&Mode::Serve { listen: args.listen, port: args.port }, cancel).await?;
+    let mode = Mode::Serve { listen: args.listen, port: args.port, fsync: !args.no_fsync };
+    let mut server = engine.start(&mode, cancel).await?;
     say(&Event::Ready {
         port: server.port(),
         socket_dir: server.socket_dir().display().to_string(),

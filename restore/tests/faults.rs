@@ -169,8 +169,9 @@ fn served_clones_listen_side_by_side_on_ports_of_their_own() {
 fn immediate_stop_is_for_clones_that_nobody_needs_any_more() {
     let room = Room::new();
     run(&mut room.restore(room.write("dump", dump(10)))).done();
-    let mut served = Running::start(room.serve().args(["--stop", "immediate"]));
-    served.ready();
+    let mut served = Running::start(room.serve().args(["--stop", "immediate", "--no-fsync"]));
+    let (port, _) = served.ready();
+    assert_eq!(psql(port, "orders", "SHOW fsync"), "off");
     served.signal(Signal::TERM);
     assert_eq!(served.code(), 0);
     room.wait_for_no_process();

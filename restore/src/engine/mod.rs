@@ -43,6 +43,8 @@ pub enum Mode {
         listen: String,
         /// TCP port; 0 chooses a free one.
         port: u16,
+        /// Wait for the disk, so that the data survives a crash of the machine.
+        fsync: bool,
     },
 }
 

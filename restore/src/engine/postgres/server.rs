@@ -196,7 +196,7 @@ fn says_ready(lock: &str, pid: u32) -> bool {
 }
 
 fn port(mode: &Mode) -> Result<(u16, bool), Error> {
-    let Mode::Serve { listen, port } = mode else { return Ok((PRIVATE_PORT, false)) };
+    let Mode::Serve { listen, port, .. } = mode else { return Ok((PRIVATE_PORT, false)) };
     if *port != 0 {
         return Ok((*port, false));
     }

@@ -22,12 +22,21 @@ pub(super) fn for_mode(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
         "recovery_init_sync_method=syncfs".into(),
     ];
     match mode {
-        Mode::Load => settings.extend(load(place)),
-        // Nothing may write but what is asked for.
-        Mode::Check => settings.extend(["listen_addresses=".into(), "autovacuum=off".into()]),
-        Mode::Serve { listen, .. } => settings.push(format!("listen_addresses={listen}")),
+        Mode::Load => settings.extend(private().chain(load(place))),
+        Mode::Check => settings.extend(private()),
+        Mode::Serve { listen, fsync, .. } => {
+            settings.push(format!("listen_addresses={listen}"));
+            if !fsync {
+                settings.extend(["fsync=off".into(), "full_page_writes=off".into()]);
+            }
+        }
     }
     settings
+}
+
+/// Nobody but us connects, and nothing writes but what we ask for.
+fn private() -> impl Iterator<Item = String> {
+    ["listen_addresses=", "unix_socket_permissions=0700", "autovacuum=off"].into_iter().map(str::to_owned)
 }
 
 /// The data directory is thrown away when anything goes wrong, so nothing needs to survive a crash.
@@ -38,14 +47,12 @@ fn load(place: &Place) -> Vec<String> {
     // On the volume itself, so it must stay small beside the data.
     let wal = (free(&place.data) / 10).clamp(64 * MIB, 4096 * MIB) / MIB;
     vec![
-        "listen_addresses=".into(),
         // Not synchronous_commit=off: with it, rows committed a moment ago cannot be frozen, and it saves nothing here.
         "fsync=off".into(),
         "full_page_writes=off".into(),
         "wal_level=minimal".into(),
         "max_wal_senders=0".into(),
         "archive_mode=off".into(),
-        "autovacuum=off".into(),
         "max_connections=40".into(),
         "checkpoint_timeout=1h".into(),
         "wal_buffers=16MB".into(),
@@ -75,4 +82,28 @@ fn memory() -> u64 {
 /// Free bytes of the file system that holds `path`.
 fn free(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(SOME_MEMORY, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_a_dump_is_loaded_or_looked_at_nobody_else_can_connect() {
+        let place = Place { data: "/".into(), work: "/work".into(), database: "orders".into() };
+        for mode in [Mode::Load, Mode::Check] {
+            let settings = for_mode(&mode, &place, 5432);
+            assert!(settings.contains(&"listen_addresses=".to_owned()), "{settings:?}");
+            assert!(settings.contains(&"unix_socket_permissions=0700".to_owned()), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_clone_that_is_thrown_away_is_served_without_fsync() {
+        let place = Place { data: "/".into(), work: "/work".into(), database: "orders".into() };
+        for fsync in [true, false] {
+            let mode = Mode::Serve { listen: "127.0.0.1".into(), port: 1, fsync };
+            assert_eq!(for_mode(&mode, &place, 1).contains(&"fsync=off".to_owned()), !fsync);
+        }
+    }
 }
