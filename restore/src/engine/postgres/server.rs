@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn only_the_lock_file_of_our_own_server_says_ready() {
-        let lock = "42\n/data\n1700000000\n5432\n/work\n127.0.0.1\n  1234 5678\nready   \n";
+        let lock = "42\n/data\n1700000000\n5432\n/w\n127.0.0.1\n  1234 5678\nready   \n";
         assert!(says_ready(lock, 42));
         assert!(!says_ready(lock, 43));
         assert!(!says_ready(&lock.replace("ready   ", "starting"), 42));

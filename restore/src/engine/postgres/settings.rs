@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn while_a_dump_is_loaded_or_looked_at_nobody_else_can_connect() {
-        let place = Place { data: "/".into(), work: "/work".into(), database: "orders".into() };
+        let place = Place { data: "/".into(), work: "/w".into(), database: "orders".into() };
         for mode in [Mode::Load, Mode::Check] {
             let settings = for_mode(&mode, &place, 5432);
             assert!(settings.contains(&"listen_addresses=".to_owned()), "{settings:?}");
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn only_a_clone_that_is_thrown_away_is_served_without_fsync() {
-        let place = Place { data: "/".into(), work: "/work".into(), database: "orders".into() };
+        let place = Place { data: "/".into(), work: "/w".into(), database: "orders".into() };
         for fsync in [true, false] {
             let mode = Mode::Serve { listen: "127.0.0.1".into(), port: 1, fsync };
             assert_eq!(for_mode(&mode, &place, 1).contains(&"fsync=off".to_owned()), !fsync);
