@@ -26,3 +26,15 @@ target_dir() {
   cargo metadata --format-version 1 --no-deps |
     /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 }
+
+# Builds all programs, of profile $1 (debug or release), and puts the static one beside the others,
+# where `aldaas` looks for it. Prints that directory.
+build_programs() {
+  local release=() dir
+  [ "$1" = debug ] || release=(--release)
+  as_linked build --bins "${release[@]}" >&2
+  as_static build --bins "${release[@]}" >&2
+  dir=$(target_dir)
+  ln -f "$dir/$STATIC_TARGET/$1/aldaas-restore" "$dir/$1/aldaas-restore"
+  echo "$dir/$1"
+}

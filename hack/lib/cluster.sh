@@ -201,6 +201,8 @@ ALDAAS_CEPH_CONF=$D/ceph.conf
 ALDAAS_POOL=aldaas
 ALDAAS_RUN_DIR=$D/aldaas-run
 ENV
+  # The engine must get through our home directory: only we do.
+  [ "$(id -u)" -eq 0 ] || echo "ALDAAS_ENGINE_USER=$(id -un)" >>"$D/env.new"
   if [ "$S3" = yes ]; then
     cat >>"$D/env.new" <<ENV
 ALDAAS_S3_ENDPOINT=http://$ADDR:$S3_PORT
