@@ -30,6 +30,8 @@ target_dir() {
 # Builds all programs, of profile $1 (debug or release), and puts the static one beside the others,
 # where `aldaas` looks for it. Prints that directory.
 build_programs() {
+  # What future compilers will say of dependencies is nothing for whoever runs the demo.
+  export CARGO_FUTURE_INCOMPAT_REPORT_FREQUENCY=never
   local release=() dir
   [ "$1" = debug ] || release=(--release)
   as_linked build --bins "${release[@]}" >&2

@@ -98,7 +98,7 @@ choose_ports() {
     while [ "$wanted" -gt 0 ]; do
       port=$((20000 + RANDOM % 12000)) # below the ephemeral range, which outgoing connections use
       grep -q "^$port " "$book.new" && continue
-      ss -Hltn "sport = :$port" | grep -q . && continue
+      [ -z "$(ss -Hltn "sport = :$port")" ] || continue
       echo "$port $((now + 120))" >>"$book.new"
       echo "$port"
       wanted=$((wanted - 1))

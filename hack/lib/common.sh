@@ -9,6 +9,10 @@ as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# A duration since $1 (a value of now_ms) as seconds with one digit.
+# A duration since $1 (a value of now_ms), with as many digits as matter: 0.21 s, 34.5 s.
 now_ms() { date +%s%3N; }
-since() { local ms=$(($(now_ms) - $1)); printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100)); }
+since() {
+  local ms=$(($(now_ms) - $1))
+  if [ $ms -lt 10000 ]; then printf '%d.%02d s' $((ms / 1000)) $((ms % 1000 / 10))
+  else printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100)); fi
+}
