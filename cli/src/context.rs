@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aldaas_golden::{CLONE, Store};
@@ -15,19 +17,49 @@ use crate::args::Global;
 /// What a command works with.
 pub struct Context {
     pub store: Store,
-    pub node: Node,
+    pub node: Arc<Node>,
     pub supervisor: Supervisor,
     pub run_dir: PathBuf,
+    _preparing: Preparing,
+}
+
+/// This machine gets ready to attach images while we connect and clone. In the end, what nobody came to need is ended again.
+struct Preparing {
+    node: Arc<Node>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Preparing {
+    fn begin(node: &Arc<Node>) -> Self {
+        let thread = std::thread::spawn({
+            let node = node.clone();
+            move || {
+                // Whoever attaches tries again, and is told.
+                let _ = node.prepare().inspect_err(|error| tracing::debug!(%error, "not prepared"));
+            }
+        });
+        Self { node: node.clone(), thread: Some(thread) }
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let _ = self.node.settle().inspect_err(|error| tracing::debug!(%error, "the FUSE server goes on"));
+    }
 }
 
 impl Context {
     /// Opens everything; each refusal says what to do.
     pub fn open(global: &Global) -> Result<Self> {
         require_root()?;
-        let node = node(global)?;
+        let node = Arc::new(node(global)?);
         let supervisor = supervisor(global)?;
+        let _preparing = Preparing::begin(&node);
         let store = store(global)?;
-        Ok(Self { store, node, supervisor, run_dir: global.run_dir.clone() })
+        Ok(Self { store, node, supervisor, run_dir: global.run_dir.clone(), _preparing })
     }
 
     /// The image of a clone, as this machine mounts it.

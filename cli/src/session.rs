@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +43,22 @@ pub struct Address {
     pub database: String,
     /// Directory of the engine's Unix socket.
     pub socket_dir: PathBuf,
+}
+
+impl Address {
+    fn new(golden: &GoldenImage, name: &CloneName, host: IpAddr, port: u16, socket_dir: PathBuf) -> Self {
+        let database = golden.name.database().to_string();
+        Self {
+            url: format!("postgres://{SUPERUSER}@{}/{database}", SocketAddr::new(host, port)),
+            name: name.clone(),
+            image: golden.name.clone(),
+            host,
+            port,
+            user: SUPERUSER.to_owned(),
+            database,
+            socket_dir,
+        }
+    }
 }
 
 /// A clone with its engine, as this process started it.
@@ -92,20 +108,7 @@ impl Session {
         let volume = context.node.open(&spec, &OpenVolume::writable(&marker(&golden.name)))?;
         fail_point!("cli::after-open");
         let work_dir = make_work_dir(context, name)?;
-        let database = golden.name.database().to_string();
-        let arguments: [OsString; 11] = [
-            "serve".into(),
-            "--data-dir".into(),
-            volume.data.into(),
-            "--database".into(),
-            database.clone().into(),
-            "--work-dir".into(),
-            work_dir.clone().into(),
-            "--listen".into(),
-            engine.listen.to_string().into(),
-            "--port".into(),
-            engine.port.to_string().into(),
-        ];
+        let arguments = serve_arguments(golden, purpose, engine, &volume.data, &work_dir);
         let lifetime = match purpose {
             Purpose::Named => Lifetime::Detached,
             Purpose::Run | Purpose::Verify => Lifetime::WithUs,
@@ -122,19 +125,7 @@ impl Session {
                 None => return Err(running.unexpected_end().await.into()),
             }
         };
-        let address = Address {
-            url: format!(
-                "postgres://{SUPERUSER}@{}/{database}",
-                std::net::SocketAddr::new(engine.listen, port)
-            ),
-            name: name.clone(),
-            image: golden.name.clone(),
-            host: engine.listen,
-            port,
-            user: SUPERUSER.to_owned(),
-            database,
-            socket_dir: socket_dir.into(),
-        };
+        let address = Address::new(golden, name, engine.listen, port, socket_dir.into());
         fs::write(work_dir.join(ADDRESS), serde_json::to_vec(&address)?)?;
         Ok(Self { address, engine: running })
     }
@@ -150,6 +141,33 @@ impl Session {
         self.engine.forget();
         Ok(self.address)
     }
+}
+
+fn serve_arguments(
+    golden: &GoldenImage,
+    purpose: Purpose,
+    engine: &Engine,
+    data: &Path,
+    work_dir: &Path,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![
+        "serve".into(),
+        "--data-dir".into(),
+        data.into(),
+        "--database".into(),
+        golden.name.database().to_string().into(),
+        "--work-dir".into(),
+        work_dir.into(),
+        "--listen".into(),
+        engine.listen.to_string().into(),
+        "--port".into(),
+        engine.port.to_string().into(),
+    ];
+    if purpose == Purpose::Run {
+        // It goes with this process whatever happens: nothing of it has to survive a crash of the machine.
+        arguments.extend(["--no-fsync".into(), "--stop".into(), "immediate".into()]);
+    }
+    arguments
 }
 
 /// The superuser of every clone's engine.

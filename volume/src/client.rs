@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Starts the server in a session of its own and returns when it serves, or when another does.
-    fn start(&self) -> Result<(), Error> {
+    pub fn start(&self) -> Result<(), Error> {
         let failed = |detail: String| Error::ServerStart { program: self.program.clone(), detail };
         let log_path = self.layout.server_log();
         let mut log = OpenOptions::new()

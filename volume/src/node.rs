@@ -72,6 +72,26 @@ impl Node {
         }
     }
 
+    /// Gets ready to attach: starts the FUSE server where images need one and none runs. Whoever has other work to do first
+    /// calls this beside it, and [`Node::settle`] in the end; without it, an attach does the same when it comes to it.
+    ///
+    /// # Errors
+    /// When the server can't be started.
+    pub fn prepare(&self) -> Result<(), Error> {
+        if self.attach_mode() == AttachMode::Krbd || self.client.server_alive()? {
+            return Ok(());
+        }
+        self.client.start()
+    }
+
+    /// Ends a FUSE server that was started on demand and has nothing attached.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn settle(&self) -> Result<(), Error> {
+        self.client.stop_if_idle()
+    }
+
     /// Makes a file system with `data/` and marker on an image that the caller made blank just before, and mounts
     /// it. A failure undoes everything; the image may then hold half a file system and has to be removed.
     ///
