@@ -1,8 +1,10 @@
 //! The command line. Every flag doubles as an environment variable, read here and nowhere else.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{ArgAction, Parser, Subcommand};
+use rustix::process::Pid;
 
 use crate::engine::{Kind, Stop};
 use crate::source::{Location, S3Options};
@@ -100,9 +102,30 @@ pub struct Place {
     #[arg(long, env = "ALDAAS_BIN_DIR", value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,
 
-    /// Stop when the program that started this one ends
-    #[arg(long, env = "ALDAAS_WITH_PARENT", action = ArgAction::SetTrue)]
-    pub with_parent: bool,
+    /// Stop when the program that started this one ends; with its process id also when it ended before that
+    #[arg(long, env = "ALDAAS_WITH_PARENT", value_name = "PID", num_args = 0..=1, require_equals = true, default_missing_value = "any")]
+    pub with_parent: Option<Parent>,
+}
+
+/// The program that started this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// Whatever it is.
+    Any,
+    /// This process and no other.
+    Process(Pid),
+}
+
+impl FromStr for Parent {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Parent, Self::Err> {
+        if text == "any" {
+            return Ok(Parent::Any);
+        }
+        let pid = text.parse().ok().filter(|pid: &i32| *pid > 0).and_then(Pid::from_raw);
+        pid.map(Parent::Process).ok_or("write the parent's process id, or any")
+    }
 }
 
 /// `restore`
@@ -171,6 +194,12 @@ pub struct Serve {
     /// A crash of the engine loses nothing; a crash of the machine loses the clone.
     #[arg(long, env = "ALDAAS_NO_FSYNC", action = ArgAction::SetTrue)]
     pub no_fsync: bool,
+
+    /// Start the engine when a line arrives on standard input; end without having started it when that closes before
+    ///
+    /// Whoever starts this program can note its process id in between, so that no engine runs that nobody knows of.
+    #[arg(long, env = "ALDAAS_START_ON_STDIN", action = ArgAction::SetTrue)]
+    pub start_on_stdin: bool,
 
     /// How to stop: fast writes everything out first, immediate is for data that nobody needs any more
     #[arg(long, env = "ALDAAS_STOP", value_enum, default_value_t = Stop::Fast)]

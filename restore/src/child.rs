@@ -6,11 +6,14 @@
 //! in which we can end, `kill -9` included.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+
+use crate::args::Parent;
 
 /// The hidden first argument that makes a copy of us a child.
 const BECOME: &str = "become-child";
@@ -45,15 +48,20 @@ pub fn become_one_if_asked() -> Option<ExitCode> {
         return Some(ExitCode::from(aldaas_api::event::exit::USAGE));
     };
     if let Err(err) = set_parent_process_death_signal(Some(signal)) {
-        eprintln!("ask for a signal when the parent dies: {err}");
+        complain(format_args!("ask for a signal when the parent dies: {err}"));
         return Some(ExitCode::from(aldaas_api::event::exit::TEMPORARY));
     }
     if getppid() != Some(parent) {
         return Some(ExitCode::from(aldaas_api::event::exit::TEMPORARY)); // it died before we could ask
     }
     let err = std::process::Command::new(&program).args(args).exec();
-    eprintln!("start {}: {err}", Path::new(&program).display());
+    complain(format_args!("start {}: {err}", Path::new(&program).display()));
     Some(ExitCode::from(127))
+}
+
+/// Unlike `eprintln!`, it does not mind when nobody listens any more.
+fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn number(arg: Option<OsString>) -> Option<i32> {
@@ -65,11 +73,14 @@ fn number(arg: Option<OsString>) -> Option<i32> {
 /// The kernel watches the *thread* that started us: a caller must start us from one that lives long enough.
 ///
 /// # Errors
-/// When the kernel refuses, or the parent is already gone.
-pub fn die_with_parent() -> std::io::Result<()> {
-    let before = getppid();
+/// When the kernel refuses, or the parent is already gone: who is adopted has another one.
+pub fn die_with_parent(parent: Parent) -> std::io::Result<()> {
+    let expected = match parent {
+        Parent::Any => getppid(),
+        Parent::Process(pid) => Some(pid),
+    };
     set_parent_process_death_signal(Some(Signal::TERM))?;
-    if before.is_none() || getppid() != before {
+    if expected.is_none() || getppid() != expected {
         return Err(std::io::Error::other("the program that started this one is already gone"));
     }
     Ok(())

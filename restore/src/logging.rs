@@ -12,6 +12,9 @@ pub fn init() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // It would complain on standard error, with a macro that panics: who serves on after its starter is gone has
+        // nobody there to listen.
+        .log_internal_errors(false)
         .init();
     #[cfg(feature = "failpoints")]
     arm_failpoints();

@@ -38,8 +38,8 @@ async fn dispatch(args: Args, report: &Report, shutdown: &Shutdown) -> Result<()
 
 /// The engine that was asked for, with its directories in place.
 fn engine(place: &Place, locale: Option<String>) -> Result<Postgres, Error> {
-    if place.with_parent {
-        child::die_with_parent().map_err(|err| Error::Refused(format!("--with-parent: {err}")))?;
+    if let Some(parent) = place.with_parent {
+        child::die_with_parent(parent).map_err(|err| Error::Refused(format!("--with-parent: {err}")))?;
     }
     let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(Error::file("find", path));
     let data = absolute(&place.data_dir)?;

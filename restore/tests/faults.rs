@@ -116,6 +116,69 @@ fn with_parent_it_ends_when_its_parent_is_killed() {
 }
 
 #[test]
+fn with_the_process_id_of_a_parent_that_died_before_it_ends_at_once() {
+    let room = Room::new();
+    let outcome = run(room.serve().arg("--with-parent=1"));
+    assert!(outcome.failed(1).contains("already gone"), "{:?}", outcome.events);
+    assert!(!room.path("work").exists());
+    assert_eq!(run(room.serve().arg("--with-parent=0")).code, 2);
+    // Of the one that lives it says nothing.
+    let outcome = run(room.serve().arg(format!("--with-parent={}", std::process::id())));
+    assert!(outcome.failed(1).contains("holds no PostgreSQL data"), "{:?}", outcome.events);
+}
+
+#[test]
+fn no_engine_starts_before_the_line_that_asks_for_it() {
+    let room = Room::new();
+    run(&mut room.restore(room.write("dump", dump(10)))).done();
+    for input in [&b""[..], b"no line"] {
+        let outcome = run_with_input(room.serve().arg("--start-on-stdin"), input);
+        assert_eq!((outcome.code, outcome.events.len()), (0, 0), "{}", outcome.log);
+        room.assert_at_rest();
+    }
+    for line in [None, Some("go\n")] {
+        let mut waiting = room.serve();
+        let mut child = waiting
+            .arg("--start-on-stdin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!room.path("data/postmaster.pid").exists());
+        let mut served = Running::adopt(child);
+        if let Some(line) = line {
+            std::io::Write::write_all(&mut stdin, line.as_bytes()).unwrap();
+            let (port, _) = served.ready();
+            drop(stdin); // that it closes now means nothing
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(psql(port, "orders", "SELECT count(*) FROM customer"), "10");
+        }
+        served.signal(Signal::TERM);
+        assert_eq!(served.code(), 0);
+        room.assert_at_rest();
+    }
+}
+
+#[test]
+fn a_server_outlives_whoever_read_its_output() {
+    let room = Room::new();
+    run(&mut room.restore(room.write("dump", dump(10)))).done();
+    let mut serve = room.serve();
+    serve.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut served = Running::adopt(serve.spawn().unwrap());
+    let (port, _) = served.ready();
+    drop(served.child.stderr.take());
+    served.deafen();
+    assert_eq!(psql(port, "orders", "SELECT count(*) FROM customer"), "10");
+    served.signal(Signal::TERM);
+    assert_eq!(served.code(), 0);
+    room.assert_at_rest();
+}
+
+#[test]
 fn a_crashed_clone_is_served_again_although_its_lock_file_names_a_living_process() {
     let room = Room::new();
     run(&mut room.restore(room.write("dump", dump(100)))).done();

@@ -204,21 +204,30 @@ impl Outcome {
 /// A program that is running, with its events.
 pub struct Running {
     pub child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    lines: Option<std::io::Lines<BufReader<std::process::ChildStdout>>>,
 }
 
 impl Running {
     pub fn start(command: &mut Command) -> Running {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Running::adopt(command.spawn().unwrap())
+    }
+
+    /// One that was started with its standard output piped.
+    pub fn adopt(mut child: Child) -> Running {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Running { child, lines }
+        Running { child, lines: Some(lines) }
+    }
+
+    /// Closes our end of its standard output.
+    pub fn deafen(&mut self) {
+        self.lines = None;
     }
 
     /// The next event for which `wanted` holds.
     #[track_caller]
     pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
-        for line in self.lines.by_ref() {
+        for line in self.lines.as_mut().unwrap() {
             let event: Event = serde_json::from_str(&line.unwrap()).unwrap();
             if wanted(&event) {
                 return event;
