@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 
 use aldaas_volume::{Error, Filesystem, ImageSpec, NewVolume, OpenVolume, Server};
@@ -170,6 +171,41 @@ fn a_read_only_volume_can_be_read_and_not_written() {
         node.close(&golden).unwrap();
         fixture.assert_nothing_left_on_the_node();
     }
+}
+
+#[test]
+fn a_range_of_a_device_that_is_zeroed_reads_as_zeroes_however_small_and_unaligned() {
+    let fixture = Fixture::new();
+    let golden = fixture.blank("full", 16);
+    let node = fixture.node();
+    let device = node.attach(&golden, false).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&device).unwrap().write_all(&[0xCD; 16 << 20]).unwrap();
+    node.detach(&golden).unwrap();
+    fixture.bed.rbd(["snap", "create", &format!("{golden}@sealed")]);
+    // In the image itself, and in a clone, where the parent's data must not show through; with and without leave to
+    // give the space back.
+    let (c, d) = (fixture.clone_of(&golden, "c"), fixture.clone_of(&golden, "d"));
+    for (spec, how) in [(golden, "--punch-hole"), (c, "--punch-hole"), (d, "--zero-range")] {
+        let device = node.attach(&spec, false).unwrap();
+        let ranges = [(4096, 8192), ((1 << 20) + 512, 200 << 10), ((4 << 20) - 4096, (4 << 20) + 8192)];
+        for (offset, length) in ranges {
+            let (offset, length) = (offset.to_string(), length.to_string());
+            let zeroed = std::process::Command::new("fallocate")
+                .args([how, "--keep-size", "-o", &offset, "-l", &length])
+                .arg(&device)
+                .output()
+                .unwrap();
+            assert!(zeroed.status.success(), "{zeroed:?}");
+        }
+        node.detach(&spec).unwrap();
+        let content = std::fs::read(node.attach(&spec, true).unwrap()).unwrap();
+        for (at, byte) in content.iter().enumerate() {
+            let zeroed = ranges.iter().any(|(offset, length)| (*offset..offset + length).contains(&at));
+            assert_eq!(*byte, if zeroed { 0 } else { 0xCD }, "{spec} at {at}");
+        }
+        node.detach(&spec).unwrap();
+    }
+    fixture.assert_nothing_left_on_the_node();
 }
 
 #[test]

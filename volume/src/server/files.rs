@@ -22,8 +22,8 @@ const NO_CACHING: Duration = Duration::ZERO;
 const MAX_REQUEST: u32 = 1 << 20;
 /// Requests in flight that the kernel counts as background (direct I/O of a loop device does).
 const MAX_BACKGROUND: u16 = 512;
-/// librbd ignores discards below 64 KiB; a loop device takes its discard granularity from the file system's block
-/// size, so this keeps the kernel from sending smaller ones.
+/// A loop device takes its discard granularity from the file system's block size. Freeing less than this gives
+/// nothing back to the cluster worth a request.
 const BLOCK_SIZE: u32 = 64 << 10;
 
 const FALLOC_KEEP_SIZE: i32 = 1;
@@ -233,11 +233,9 @@ impl Filesystem for Files {
         }
         let asked = Arc::clone(&open);
         match mode & !FALLOC_KEEP_SIZE {
-            FALLOC_PUNCH_HOLE => {
-                open.image
-                    .aio_discard(offset, length, move |result| finish(&asked, "discard", result, reply));
-            }
-            FALLOC_ZERO_RANGE => {
+            // Who punches a hole is promised zeroes: the loop device sends "write zeroes" as a hole too. librbd's
+            // discard would leave what is below its granularity; this frees whole objects just the same.
+            FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE => {
                 open.image
                     .aio_write_zeroes(offset, length, move |result| finish(&asked, "zero", result, reply));
             }
