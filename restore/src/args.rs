@@ -149,6 +149,10 @@ pub struct Restore {
     #[arg(long, env = "ALDAAS_JOBS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
     pub jobs: u32,
 
+    /// Take a dump that makes no tables for a good one
+    #[arg(long, env = "ALDAAS_ALLOW_EMPTY", action = ArgAction::SetTrue)]
+    pub allow_empty: bool,
+
     /// What to call the dump in the manifest [default: as in --from]
     #[arg(long, env = "ALDAAS_SOURCE_NAME", value_name = "NAME")]
     pub source_name: Option<String>,

@@ -59,6 +59,12 @@ pub async fn run<E: Engine>(
     fail::fail_point!("restore::after-bake");
 
     let contents = look(engine, &[], report, cancel).await?;
+    if contents.tables == 0 && !args.allow_empty {
+        return Err(Error::Refused(format!(
+            "the dump made no tables in database {:?}: check that it is the right one, or take it with --allow-empty",
+            args.place.database
+        )));
+    }
     fail::fail_point!("restore::after-stop");
 
     let evidence = evidence.await.map_err(|err| Error::Refused(format!("the reader ended early: {err}")))?;

@@ -60,6 +60,33 @@ fn a_truncated_plain_dump_never_becomes_a_database() {
 }
 
 #[test]
+fn a_transaction_without_its_commit_never_becomes_a_database() {
+    let open = "CREATE TABLE a (x int);\nBEGIN;\nINSERT INTO a VALUES (1);\n";
+    assert_says(&reason(open), &["leaves a transaction open (no COMMIT)", "cut short"]);
+    assert_says(&reason(format!("{open}\\connect orders\n")), &["leaves a transaction open"]);
+    let room = Room::new();
+    let whole = room.write("dump", format!("{open}COMMIT;"));
+    assert_eq!(run(&mut room.restore(whole)).done().contents.rows, 1);
+}
+
+#[test]
+fn a_dump_that_makes_no_tables_is_taken_only_when_that_is_wanted() {
+    let nothing = "BEGIN;\nCREATE TABLE a ();\nROLLBACK;\n";
+    assert_says(&reason(nothing), &["made no tables in database \"orders\"", "--allow-empty"]);
+    let room = Room::new();
+    let outcome = run(room.restore(room.write("dump", nothing)).arg("--allow-empty"));
+    assert_eq!(outcome.done().contents.tables, 0);
+}
+
+#[test]
+fn tables_in_a_database_that_will_not_be_served_never_go_unseen() {
+    let stray = "CREATE TABLE a ();\n\\connect postgres\nCREATE TABLE b ();\n";
+    assert_says(&reason(stray), &["in the database \"postgres\"", "dump one database alone"]);
+    let two = "create database a;\ncreate database b;\n\\connect a\nCREATE TABLE t ();\n";
+    assert_says(&reason(two), &["makes the databases a, b", "dump one database alone"]);
+}
+
+#[test]
 fn an_empty_object_is_told_as_such() {
     assert_says(&reason(""), &["the dump is empty"]);
     assert_says(&reason(gzip("")), &["the dump is empty"]);

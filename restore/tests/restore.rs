@@ -95,6 +95,23 @@ fn a_dump_comes_from_standard_input_too() {
 }
 
 #[test]
+fn a_dump_that_makes_its_own_database_ends_up_in_ours_however_that_is_written() {
+    let table = "\\connect shop\nCREATE TABLE t (x int);\nINSERT INTO t VALUES (1);\n";
+    let late = format!("SELECT '{}';\n", "x".repeat(100 << 10));
+    for before in
+        ["CREATE DATABASE shop;\n", "create database shop;\n", &format!("{late}CREATE DATABASE shop;\n")]
+    {
+        let room = Room::new();
+        let manifest = run(&mut room.restore(room.write("dump", format!("{before}{table}")))).done().clone();
+        assert_eq!((manifest.contents.tables, manifest.contents.rows), (1, 1));
+    }
+    // What only looks like it is data.
+    let room = Room::new();
+    let dump = "CREATE TABLE t (x text);\nINSERT INTO t VALUES ('\nCREATE DATABASE shop;\n');\n";
+    assert_eq!(run(&mut room.restore(room.write("dump", dump))).done().contents.rows, 1);
+}
+
+#[test]
 fn a_database_survives_a_round_trip_through_every_format() {
     let first = "CREATE TABLE t (id int PRIMARY KEY, x text);\nINSERT INTO t SELECT i, repeat('x', i % 50) FROM generate_series(1, 5000) i;\n\
                  CREATE VIEW v AS SELECT count(*) FROM t;\nCREATE MATERIALIZED VIEW m AS SELECT * FROM t;\nCREATE INDEX ON t (x);\n";

@@ -4,6 +4,8 @@
 //! - finds a dump whose end is missing: `psql` itself takes a COPY that never ends for a complete one;
 //! - lets no command of psql through but `\connect` (`pg_dump -C`); `\restrict` (newer versions of `pg_dump`) is taken
 //!   out, as psql runs restricted by a key of our own. So even a text that this guard misreads runs none;
+//! - proves at the end that no transaction is open: the server would roll it back, and nobody would notice;
+//! - remembers whether the dump made a database or went to another one;
 //! - makes the roles to which a dump gives its tables (see [`super::roles`]), so that owners and grants survive.
 //!
 //! Line numbers are psql's; [`SqlGuard::line_in_dump`] tells them back into the dump's.
@@ -16,6 +18,9 @@ use super::{Error, roles};
 const LONG: usize = 64 << 10;
 /// So much of a statement is remembered, to know a COPY when its end comes.
 const STATEMENT: usize = 64 << 10;
+
+/// A statement that fails within a transaction: what was not committed is lost when the connection ends.
+const NO_TRANSACTION: &str = "DISCARD ALL;";
 
 /// What encloses the next byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +70,12 @@ pub struct SqlGuard {
     key: Option<String>,
     /// Lines of psql (not of the dump) that we put in.
     added: Vec<u64>,
+    /// Lines of psql with [`NO_TRANSACTION`].
+    ends: Vec<u64>,
+    /// The dump made a database, …
+    creates: bool,
+    /// … or went to another one.
+    connects: bool,
 }
 
 impl SqlGuard {
@@ -88,6 +99,9 @@ impl SqlGuard {
             roles: HashSet::new(),
             key,
             added: Vec::new(),
+            ends: Vec::new(),
+            creates: false,
+            connects: false,
         }
     }
 
@@ -139,16 +153,48 @@ impl SqlGuard {
             ));
         }
         match self.state {
-            In::Plain | In::Line if self.statement.trim_ascii().is_empty() => Ok(()),
+            In::Plain | In::Line if self.statement.trim_ascii().is_empty() => {
+                self.add_line(NO_TRANSACTION, out);
+                Ok(())
+            }
             In::Plain | In::Line => Err(Error::Truncated("the last statement has no end (;)".into())),
             _ => Err(Error::Truncated("it ends within a quoted text or a comment".into())),
         }
+    }
+
+    /// Whether a statement that failed at psql's line `line` is ours, which proves that no transaction is open.
+    #[must_use]
+    pub fn is_end(&self, line: u64) -> bool {
+        self.ends.contains(&line)
+    }
+
+    /// Whether the dump makes a database.
+    #[must_use]
+    pub fn creates_database(&self) -> bool {
+        self.creates
+    }
+
+    /// Whether some of the dump may have gone to another database than the one psql began with.
+    #[must_use]
+    pub fn may_have_left(&self) -> bool {
+        self.creates || self.connects
     }
 
     /// The line of the dump that is psql's line `line`.
     #[must_use]
     pub fn line_in_dump(&self, line: u64) -> u64 {
         line - self.added.iter().filter(|added| **added < line).count() as u64
+    }
+
+    /// Puts a line of our own before the one that comes next.
+    fn add_line(&mut self, text: &str, out: &mut Vec<u8>) {
+        let line = self.line + self.added.len() as u64;
+        self.added.push(line);
+        if text == NO_TRANSACTION {
+            self.ends.push(line);
+        }
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
     }
 
     fn take_line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
@@ -196,16 +242,17 @@ impl SqlGuard {
         let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((&text, ""));
         match name {
             "\\restrict" | "\\unrestrict" => out.push(b'\n'),
-            "\\connect" | "\\c" if connects_by_name(rest.trim()) => match &self.key {
-                Some(key) => {
-                    let before = self.line + self.added.len() as u64;
-                    out.extend_from_slice(
-                        format!("\\unrestrict {key}\n{text}\n\\restrict {key}\n").as_bytes(),
-                    );
-                    self.added.extend([before, before + 2]);
+            "\\connect" | "\\c" if connects_by_name(rest.trim()) => {
+                self.connects = true;
+                self.add_line(NO_TRANSACTION, out);
+                if let Some(key) = self.key.clone() {
+                    self.add_line(&format!("\\unrestrict {key}"), out);
+                    out.extend_from_slice(format!("{text}\n\\restrict {key}\n").as_bytes());
+                    self.added.push(self.line + self.added.len() as u64 + 1);
+                } else {
+                    out.extend_from_slice(format!("{text}\n").as_bytes());
                 }
-                None => out.extend_from_slice(format!("{text}\n").as_bytes()),
-            },
+            }
             _ => return Err(self.refused(name)),
         }
         Ok(())
@@ -320,6 +367,7 @@ impl SqlGuard {
             }
             b';' if self.parens == 0 => {
                 self.copy_next |= is_copy_from_stdin(&self.statement);
+                self.creates |= is_create_database(&self.statement);
                 self.statement.clear();
             }
             b'\\' => {
@@ -359,6 +407,13 @@ impl SqlGuard {
 fn is_copy_from_stdin(statement: &[u8]) -> bool {
     let statement = statement.to_ascii_lowercase();
     statement.starts_with(b"copy ") && memchr::memmem::find(&statement, b" from stdin").is_some()
+}
+
+/// `CREATE DATABASE …`, perhaps as the first statement of a text that begins with a byte order mark.
+fn is_create_database(statement: &[u8]) -> bool {
+    const WORDS: &[u8] = b"create database ";
+    let statement = statement.strip_prefix(b"\xef\xbb\xbf").unwrap_or(statement);
+    statement.get(..WORDS.len()).is_some_and(|words| words.eq_ignore_ascii_case(WORDS))
 }
 
 /// `\connect name`, or the form that pg_dump writes for odd names: `-reuse-previous=on "dbname='odd name'"`.

@@ -13,7 +13,27 @@ fn guard_in_pieces(text: &[u8], size: usize, key: Option<&str>) -> Result<String
         guard.push(piece, &mut out)?;
     }
     guard.finish(&mut out)?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    let out = String::from_utf8_lossy(&out).into_owned();
+    Ok(out.strip_suffix("DISCARD ALL;\n").expect("our last line").to_owned())
+}
+
+#[test]
+fn a_database_that_the_dump_makes_is_seen_wherever_and_however_it_is_written() {
+    let makes = |text: &str| {
+        let mut guard = SqlGuard::new(None);
+        let _ = guard.push(text.as_bytes(), &mut Vec::new());
+        (guard.creates_database(), guard.may_have_left())
+    };
+    let late = format!("SELECT '{}';\nCREATE DATABASE x;\n", "x".repeat(2 * LONG));
+    for text in ["CREATE DATABASE x;\n", "\u{feff}create\n  /* a */ database x;\n", &late] {
+        assert_eq!(makes(text), (true, true), "{text}");
+    }
+    for text in
+        ["SELECT '\nCREATE DATABASE x;\n';\n", "/*\nCREATE DATABASE x;\n*/\n", "-- CREATE DATABASE x;\n"]
+    {
+        assert_eq!(makes(text), (false, false), "{text}");
+    }
+    assert_eq!(makes("\\connect x\n"), (false, true));
 }
 
 const DUMP: &str = r#"--
@@ -121,10 +141,11 @@ fn connect_goes_through_and_lines_are_still_counted() {
     guard.push(b"SELECT 1;\n\\connect orders\nSELECT 3;\n", &mut out).unwrap();
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        "SELECT 1;\n\\unrestrict KEY\n\\connect orders\n\\restrict KEY\nSELECT 3;\n"
+        "SELECT 1;\nDISCARD ALL;\n\\unrestrict KEY\n\\connect orders\n\\restrict KEY\nSELECT 3;\n"
     );
-    assert_eq!([1, 3, 5].map(|line| guard.line_in_dump(line)), [1, 2, 3]);
-    assert_eq!(guard_in_pieces(b"\\connect a\n", 1, None).unwrap(), "\\connect a\n");
+    assert_eq!([2, 4].map(|line| guard.is_end(line)), [true, false]);
+    assert_eq!([1, 4, 6].map(|line| guard.line_in_dump(line)), [1, 2, 3]);
+    assert_eq!(guard_in_pieces(b"\\connect a\n", 1, None).unwrap(), "DISCARD ALL;\n\\connect a\n");
     assert!(guard_in_pieces(b"\\connect -reuse-previous=on \"dbname='odd name'\"\n", 9, None).is_ok());
 }
 

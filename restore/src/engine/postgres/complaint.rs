@@ -38,7 +38,10 @@ pub(super) fn shorten(text: &str) -> String {
 
 /// Whether the file system was full.
 pub(super) fn is_no_space(text: &str) -> bool {
-    text.contains("No space left on device") || text.contains("Disk quota exceeded")
+    // The hint comes when less was written than asked for, without the error behind it.
+    ["No space left on device", "Disk quota exceeded", "Check free disk space"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// A program's failure, told as what it is where that can be seen.

@@ -36,13 +36,18 @@ pub(super) struct Load<'a> {
     pub cancel: &'a CancellationToken,
 }
 
-/// Whether plain SQL makes its own database (`pg_dump --create`).
+/// Whether plain SQL makes its own database at its beginning (`pg_dump --create`).
 pub(super) fn makes_database(dump: &Dump) -> bool {
-    dump.content == Content::PlainSql && memchr::memmem::find(&dump.head, b"\nCREATE DATABASE ").is_some()
+    let mut guard = SqlGuard::new(None);
+    // What is wrong with it will be told when it is loaded.
+    dump.content == Content::PlainSql && {
+        let _ = guard.push(&dump.head, &mut Vec::new());
+        guard.creates_database()
+    }
 }
 
 impl Load<'_> {
-    /// Feeds plain SQL to `psql`, connected to `database`.
+    /// Feeds plain SQL to `psql`, connected to `database`. True when some of it may have gone to another one.
     ///
     /// Not in a single transaction, which would be a tenth faster and write no WAL for the rows: dumps hold statements
     /// that refuse one, and it would hold a lock for every table and index at once.
@@ -51,7 +56,7 @@ impl Load<'_> {
         server: &mut Postmaster,
         dump: Dump,
         database: &str,
-    ) -> Result<(), LoadError> {
+    ) -> Result<bool, LoadError> {
         let key = binaries::can_restrict(&self.binaries.version()?)
             .then(key)
             .transpose()
@@ -65,7 +70,11 @@ impl Load<'_> {
         let guard = SqlGuard::new(key);
         let run = self.run(server, command, move |into| pump_sql(dump.reader, guard, into)).await?;
         if run.status.success() && run.fed {
-            return Ok(());
+            return Ok(run.kept.may_have_left());
+        }
+        if leaves_transaction(&run) {
+            let what = "the dump leaves a transaction open (no COMMIT): it was probably cut short";
+            return Err(Error::Statement(format!("{what}; make it again and check the upload")).into());
         }
         let err = self.complaint(&run, |line| run.kept.line_in_dump(line));
         let lost = run.status.code() == Some(PSQL_LOST_SERVER) || hung_up(&run.said);
@@ -277,6 +286,14 @@ async fn listen(stderr: Option<ChildStderr>) -> String {
         kept.push_back(text);
     }
     kept.into_iter().collect()
+}
+
+/// Whether it was our own statement at the dump's end that failed, for the reason it is there for.
+fn leaves_transaction(run: &Run<SqlGuard>) -> bool {
+    let short = complaint::of(&run.said);
+    complaint::split_line_number(&short).is_some_and(|(line, said)| {
+        run.kept.is_end(line) && said.contains("cannot run inside a transaction block")
+    })
 }
 
 fn hung_up(said: &str) -> bool {

@@ -52,32 +52,43 @@ impl Postgres {
         Ok(Postgres { binaries: Binaries::find(bin_dir)?, place, locale })
     }
 
-    /// Restores a dump that makes its own database (`pg_dump --create`), and gives that our name.
-    async fn load_with_create(
-        &self,
-        load: &Load<'_>,
-        server: &mut Postmaster,
-        dump: Dump,
-    ) -> Result<(), LoadError> {
-        load.psql(server, dump, FIRST).await?;
-        let own =
+    /// After a dump that made databases of its own (`pg_dump --create`), or went to others: sees to it that all of it
+    /// is in the database of our name.
+    async fn adopt(&self, load: &Load<'_>, server: &mut Postmaster) -> Result<(), LoadError> {
+        const MADE: &str =
             "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1";
-        let made = query::column(server, FIRST, own, load.cancel).await?;
-        let database = &self.place.database;
-        match made.as_slice() {
-            _ if made.contains(database) => Ok(()),
-            [one] => {
-                tracing::info!("the dump made the database {one:?}: renamed to {database:?}");
-                let rename =
-                    format!("ALTER DATABASE {} RENAME TO {}", query::quote(one), query::quote(database));
-                Ok(query::run(server, FIRST, &rename, load.cancel).await?)
-            }
-            _ => {
-                let what =
-                    format!("the dump makes the databases {}, but none called {database:?}", made.join(", "));
-                Err(Error::Statement(format!("{what}: dump one database alone")).into())
-            }
+        let (cancel, database) = (load.cancel, self.place.database.as_str());
+        if database != FIRST && query::has_tables(server, FIRST, cancel).await? {
+            let what = format!("the dump makes tables in the database {FIRST:?}, not all in one of its own");
+            return Err(Error::Statement(format!("{what}: dump one database alone")).into());
         }
+        let made = query::column(server, FIRST, MADE, cancel).await?;
+        let others: Vec<&str> = made.iter().map(String::as_str).filter(|name| *name != database).collect();
+        let there = others.len() < made.len() || database == FIRST;
+        if there && (others.is_empty() || query::has_tables(server, database, cancel).await?) {
+            if !others.is_empty() {
+                tracing::warn!("the dump also makes {}: kept, but not counted", others.join(", "));
+            }
+            return Ok(());
+        }
+        let [one] = others.as_slice() else {
+            let what = format!(
+                "the dump makes the databases {}, but none called {database:?} with tables",
+                others.join(", ")
+            );
+            return Err(Error::Statement(format!("{what}: dump one database alone")).into());
+        };
+        if database == FIRST {
+            let what = format!("the dump makes the database {one:?}, which cannot be called {FIRST:?}");
+            return Err(Error::Statement(format!("{what}: choose another name for it")).into());
+        }
+        tracing::info!("the dump made the database {one:?}: renamed to {database:?}");
+        let ours = query::quote(database);
+        if there {
+            query::run(server, FIRST, &format!("DROP DATABASE {ours}"), cancel).await?;
+        }
+        let rename = format!("ALTER DATABASE {} RENAME TO {ours}", query::quote(one));
+        Ok(query::run(server, FIRST, &rename, cancel).await?)
     }
 }
 
@@ -108,17 +119,19 @@ impl Engine for Postgres {
         cancel: &CancellationToken,
     ) -> Result<(), LoadError> {
         let load = Load { binaries: &self.binaries, place: &self.place, port: server.port(), jobs, cancel };
-        if load::makes_database(&dump) {
-            return self.load_with_create(&load, server, dump).await;
-        }
         let database = &self.place.database;
-        if database != FIRST {
+        let makes_own = load::makes_database(&dump);
+        if !makes_own && database != FIRST {
             query::run(server, FIRST, &format!("CREATE DATABASE {}", query::quote(database)), cancel).await?;
         }
-        match dump.content {
-            Content::PlainSql => load.psql(server, dump, database).await,
-            Content::PgCustom => load.pg_restore(server, dump, database).await,
+        if dump.content == Content::PgCustom {
+            return load.pg_restore(server, dump, database).await;
         }
+        let begin = if makes_own { FIRST } else { database };
+        if load.psql(server, dump, begin).await? {
+            self.adopt(&load, server).await?;
+        }
+        Ok(())
     }
 
     async fn bake(

@@ -92,6 +92,15 @@ pub(super) async fn column(
     .await
 }
 
+/// Whether a table of the user's is there.
+pub(super) async fn has_tables(
+    server: &mut Postmaster,
+    database: &str,
+    cancel: &CancellationToken,
+) -> Result<bool, Error> {
+    Ok(!column(server, database, TABLES, cancel).await?.is_empty())
+}
+
 /// Counts tables, rows and bytes. Rows are counted one by one (`count(*)`, which after the bake can use an index and
 /// writes nothing): an estimate would be no evidence.
 pub(super) async fn contents(
