@@ -91,6 +91,22 @@ pub struct Global {
     pub fuse_program: Option<PathBuf>,
 }
 
+impl Global {
+    /// What we start runs elsewhere: a path must mean the same to it.
+    pub fn make_paths_absolute(&mut self) -> std::io::Result<()> {
+        for path in [&mut self.ceph_conf, &mut self.run_dir] {
+            *path = std::path::absolute(&path)?;
+        }
+        for path in [&mut self.restore_program, &mut self.fuse_program].into_iter().flatten() {
+            // A bare name is looked for in PATH.
+            if path.components().count() > 1 {
+                *path = std::path::absolute(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {

@@ -1,11 +1,13 @@
 //! Opens what a command works with: the cluster, the pool, this machine's mounts, the engine's supervisor.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use aldaas_api::CloneName;
 use aldaas_golden::{CLONE, Store};
 use aldaas_ingest::{EngineUser, Ingest, Supervisor};
 use aldaas_rbd as rbd;
@@ -59,6 +61,7 @@ impl Context {
         let supervisor = supervisor(global)?;
         let _preparing = Preparing::begin(&node);
         let store = store(global)?;
+        take_run_dir(&global.run_dir, &store)?;
         Ok(Self { store, node, supervisor, run_dir: global.run_dir.clone(), _preparing })
     }
 
@@ -67,9 +70,14 @@ impl Context {
         ImageSpec::new(self.store.pool().to_string(), CLONE, name.to_string())
     }
 
-    /// Where sockets and logs of running engines and ingests are, one directory each.
+    /// Where sockets and logs of ingests are, one directory each.
     pub fn work_dir(&self) -> PathBuf {
         work_dir(&self.run_dir)
+    }
+
+    /// What belongs to a clone's engine on this machine.
+    pub fn work_dir_of(&self, name: &CloneName) -> PathBuf {
+        self.work_dir().join(name.as_str())
     }
 
     /// The driver of an ingest.
@@ -88,6 +96,26 @@ pub fn work_dir(run_dir: &Path) -> PathBuf {
     run_dir.join("work")
 }
 
+/// A run directory serves one pool: what lies in it goes by names that mean something only there. One that is not in use
+/// changes hands.
+fn take_run_dir(run_dir: &Path, store: &Store) -> Result<()> {
+    let note = run_dir.join("pool.lock");
+    let mine = format!("{} {}", store.cluster_id(), store.pool());
+    let theirs = fs::read_to_string(&note).unwrap_or_default();
+    if theirs == mine {
+        return Ok(());
+    }
+    let in_use =
+        |name: &str| fs::read_dir(run_dir.join(name)).is_ok_and(|mut entries| entries.next().is_some());
+    if !theirs.is_empty() && (in_use("volumes") || in_use("work")) {
+        bail!(
+            "{} is in use for another pool ({theirs}): give this one a directory of its own with --run-dir",
+            run_dir.display()
+        );
+    }
+    fs::write(&note, mine).with_context(|| format!("write {}", note.display()))
+}
+
 /// The pool alone, for commands that only look.
 pub fn store(global: &Global) -> Result<Store> {
     let pool = rbd::PoolName::new(global.pool.clone())?;
@@ -103,8 +131,13 @@ pub fn node(global: &Global) -> Result<Node> {
         run_dir: global.run_dir.clone(),
         ceph: ceph(global),
         attach: global.attach,
-        fuse_program: program(global.fuse_program.as_deref(), "aldaas-fuse"),
+        fuse_program: fuse_program(global),
     })?)
+}
+
+/// What serves images where the kernel has no rbd.
+pub fn fuse_program(global: &Global) -> PathBuf {
+    program(global.fuse_program.as_deref(), "aldaas-fuse")
 }
 
 /// How to run the engine.
@@ -140,6 +173,11 @@ pub fn require_root() -> Result<()> {
         bail!("aldaas mounts images and so must run as root: try again with sudo -E");
     }
     Ok(())
+}
+
+/// Whether this machine's run directory is this pool's.
+pub fn owns_run_dir(global: &Global, store: &Store) -> bool {
+    take_run_dir(&global.run_dir, store).is_ok()
 }
 
 /// What was said, else beside this program, else in PATH.

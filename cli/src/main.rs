@@ -1,7 +1,7 @@
 //! `aldaas`: writable copies of production-like databases, by hand, on one machine.
 //!
 //! `args` says what can be asked for, `context` opens what is needed for it, `commands` has one file per command, and
-//! `session` is a clone with its engine running on it.
+//! `running` is a clone with its engine running on it.
 
 mod args;
 mod commands;
@@ -9,7 +9,7 @@ mod context;
 mod failpoints;
 mod output;
 mod progress;
-mod session;
+mod running;
 mod signals;
 
 use std::process::ExitCode;
@@ -20,13 +20,17 @@ use crate::args::Args;
 
 fn main() -> ExitCode {
     failpoints::set_up();
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if let Err(error) = args.global.make_paths_absolute() {
+        output::tell(format_args!("error: the current directory: {error}"));
+        return ExitCode::FAILURE;
+    }
     output::start_log(args.global.verbose);
     let ended = tokio::runtime::Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(commands::run(args)));
     ended.unwrap_or_else(|error| {
-        eprintln!("error: {}", output::one_line(&error));
+        output::tell(format_args!("error: {}", output::one_line(&error)));
         output::exit_code(&error)
     })
 }

@@ -1,8 +1,11 @@
 //! How results, errors and logs look.
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use aldaas_ingest::Error as IngestError;
+use anyhow::Context as _;
 use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SpanRound, Timestamp, Unit};
@@ -18,23 +21,37 @@ pub trait Rows {
     fn row(&self) -> Vec<String>;
 }
 
+/// Says something on standard error. That nobody listens any more (a closed terminal, `2>&1 | head`) is no reason to stop.
+pub fn tell(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
+
+/// Prints a result. Whoever reads it may have seen enough (`| head`).
+pub fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("write the result"),
+    }
+}
+
 /// Prints a list: a table for people, an array for programs.
 pub fn list<T: Rows + Serialize>(output: Output, items: &[T], when_empty: &str) -> anyhow::Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(items)?),
-        Output::Table if items.is_empty() => eprintln!("{when_empty}"),
-        Output::Table => println!("{}", table(T::headings(), items.iter().map(Rows::row))),
+        Output::Json => print(&serde_json::to_string_pretty(items)?),
+        Output::Table if items.is_empty() => {
+            tell(format_args!("{when_empty}"));
+            Ok(())
+        }
+        Output::Table => print(&table(T::headings(), items.iter().map(Rows::row))),
     }
-    Ok(())
 }
 
 /// Prints one thing: `text` for people, an object for programs.
 pub fn one(output: Output, item: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(item)?),
-        Output::Table => println!("{}", text()),
+        Output::Json => print(&serde_json::to_string_pretty(item)?),
+        Output::Table => print(&text()),
     }
-    Ok(())
 }
 
 /// A table as the ecosystem's tools print it: no lines, headings in capitals.
@@ -81,6 +98,8 @@ pub fn start_log(verbose: u8) {
         .with_writer(std::io::stderr)
         .without_time()
         .with_target(false)
+        // It would say so on standard error, which is what failed.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -102,11 +121,15 @@ pub fn one_line(error: &anyhow::Error) -> String {
 
 /// 130 when the user stopped it, 75 when trying again may help (`EX_TEMPFAIL`), else 1.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let ceph = error.chain().find_map(|cause| cause.downcast_ref::<aldaas_rbd::Error>());
     match error.downcast_ref::<IngestError>() {
         Some(IngestError::Cancelled) => ExitCode::from(130),
-        Some(IngestError::Restore { temporary: true, .. } | IngestError::ClusterAway(_)) => {
-            ExitCode::from(75)
-        }
+        Some(
+            IngestError::Restore { temporary: true, .. }
+            | IngestError::ClusterAway(_)
+            | IngestError::Died { .. },
+        ) => ExitCode::from(75),
+        _ if ceph.is_some_and(aldaas_rbd::Error::is_timed_out) => ExitCode::from(75),
         _ => ExitCode::FAILURE,
     }
 }

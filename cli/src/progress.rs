@@ -63,12 +63,12 @@ impl Shown {
 fn write_line(last: &Mutex<Instant>, stage: &str, progress: Progress) {
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     match progress {
-        Progress::Stage(_) => eprintln!("{stage}"),
-        Progress::Step(step) => eprintln!("{stage}: {step}"),
+        Progress::Stage(_) => output::tell(format_args!("{stage}")),
+        Progress::Step(step) => output::tell(format_args!("{stage}: {step}")),
         Progress::Bytes { done, total } if last.elapsed() >= LINE_EVERY => {
             *last = Instant::now();
             let of = total.map(|total| format!(" of {}", output::bytes(total))).unwrap_or_default();
-            eprintln!("{stage}: {}{of} read", output::bytes(done));
+            output::tell(format_args!("{stage}: {}{of} read", output::bytes(done)));
         }
         Progress::Bytes { .. } => {}
     }

@@ -85,6 +85,8 @@ fn a_run_killed_anywhere_leaves_nothing() {
         "volume::after-mount",
         "volume::after-bind",
         "cli::after-open",
+        "cli::before-holder",
+        "cli::after-holder",
         "cli::after-engine-start",
         "cli::after-engine-stop",
         "volume::after-unbind",
@@ -127,6 +129,24 @@ fn a_removal_killed_anywhere_can_be_repeated() {
         bed.ok(&["rm", "mine"]);
         bed.ok(&["doctor", "--clean"]);
         bed.assert_census(&before, &format!("after a removal killed at {failpoint}"));
+    }
+}
+
+#[test]
+fn a_clean_up_killed_anywhere_is_finished_by_the_next() {
+    let bed = Bed::new();
+    let before = bed.census();
+    let dump = bed.file("orders.sql", DUMP);
+    for failpoint in ["golden::after-unseal", "golden::after-trash", "volume::after-unmount"] {
+        for (arguments, killed) in [
+            (["ingest", "orders", "--from", &dump].as_slice(), "ingest::after-check=panic"),
+            (["doctor", "--clean"].as_slice(), &format!("{failpoint}=panic")),
+        ] {
+            let output = bed.command(arguments).env("FAILPOINTS", killed).output().unwrap();
+            assert_eq!(output.status.signal(), Some(9), "{killed}: {}", common::text(&output.stderr));
+        }
+        bed.ok(&["doctor", "--clean"]);
+        bed.assert_census(&before, &format!("after a clean-up killed at {failpoint}"));
     }
 }
 

@@ -127,13 +127,21 @@ fn names_that_are_taken_are_refused_whoever_took_them() {
 
     let pool = bed.pool.name();
     bed.testbed.rbd(["create", "--size", "1G", &format!("{pool}/clone/theirs")]);
-    bed.testbed.rbd(["create", "--size", "1G", &format!("{pool}/golden/orders-20300101t000000z")]);
+    bed.testbed.rbd(["create", "--size", "1G", &format!("{pool}/golden/orders-20200101t000000z")]);
     let before = bed.census();
     assert!(bed.refused(&["clone", "orders:latest", "theirs"]).contains("not made by aldaas"));
     assert!(bed.refused(&["rm", "theirs"]).contains("not made by aldaas"));
     let dump = bed.file("orders.sql", DUMP);
-    let error = bed.refused(&["ingest", "orders", "--from", &dump, "--name", "orders-20300101t000000z"]);
+    let error = bed.refused(&["ingest", "orders", "--from", &dump, "--name", "orders-20200101t000000z"]);
     assert!(error.contains("not made by aldaas"), "{error}");
+    assert!(
+        bed.refused(&["clone", "orders:latest", "verify-orders-20200101t000000z"]).contains("another name")
+    );
+    for (name, said) in
+        [("web-20200101t000000z", "begin it with orders-"), ("orders-29990101t000000z", "future")]
+    {
+        assert!(bed.refused(&["ingest", "orders", "--from", &dump, "--name", name]).contains(said), "{name}");
+    }
     bed.assert_census(&before, "after taken names");
 }
 

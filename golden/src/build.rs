@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::lock::BuildLock;
 use crate::record::{CREATED_AT, DATABASE, MANIFEST, Metadata, READY_AT, REASON, SIZE, SOURCE, STATE};
+use crate::trash::gone;
 use crate::{CloneInfo, CloneRequest, Error, Holder, Purpose, Result, SEALED, State, Store, image_name};
 
 /// A golden image being built by this process.
@@ -107,18 +108,26 @@ impl Candidate {
 
     /// The image is no good; the reason is kept with it.
     pub fn fail(self, reason: &str) -> Result<()> {
-        self.store.discard_verification(&self.name)?;
-        let from = self.store.golden_image(&self.name)?.record.state;
-        self.change(from, State::Failed, &[(REASON, reason.to_owned())])
+        match self.store.golden_image(&self.name)?.record.state {
+            State::Ready => Ok(()),
+            from => {
+                self.store.discard_verification(&self.name)?;
+                self.change(from, State::Failed, &[(REASON, reason.to_owned())])
+            }
+        }
     }
 
     /// Removes what was built so far. Whatever can't be removed now is found by [`Store::leftovers`] later.
     pub fn discard(self) -> Result<()> {
         match self.store.golden_image(&self.name)?.record.state {
-            // The write that made it ready was not confirmed, but took place.
             State::Ready => Ok(()),
             _ => self.store.discard_unfinished(&self.name),
         }
+    }
+
+    /// Whether the image is ready. Asked when the answer to [`Candidate::ready`] was lost: the write may have taken place.
+    pub fn is_ready(&self) -> Result<bool> {
+        Ok(self.store.golden_image(&self.name)?.record.state == State::Ready)
     }
 
     fn refuse_if_in_use(&self) -> Result<()> {
@@ -126,8 +135,7 @@ impl Candidate {
         if watchers.is_empty() {
             return Ok(());
         }
-        let users = watchers.iter().map(|watcher| watcher.address.clone()).collect::<Vec<_>>().join(", ");
-        Err(Error::InUse { image: format!("golden/{}", self.name), users })
+        Err(Error::in_use(format!("golden/{}", self.name), &watchers))
     }
 
     fn change(&self, from: State, to: State, more: &[(&str, String)]) -> Result<()> {
@@ -159,8 +167,6 @@ impl Store {
     /// Removes an image that never became ready, with its snapshot and the clone on which it was verified.
     pub(crate) fn discard_unfinished(&self, name: &GoldenImageName) -> Result<()> {
         self.discard_verification(name)?;
-        // A removal of that clone may have been cut short before.
-        self.purge_clones(&mut Default::default())?;
         let image = image_name(name)?;
         match self.golden.open(&image) {
             Ok(open) => match open.remove_snapshot(SEALED) {
@@ -179,15 +185,28 @@ impl Store {
     fn discard_verification(&self, name: &GoldenImageName) -> Result<()> {
         let clone = verification_clone(name)?;
         match self.remove_clone(&clone) {
-            Ok(()) | Err(Error::NoClone(_)) => Ok(()),
-            // Without a record when its maker was killed in between; the name says whose it was.
-            Err(Error::Foreign(_)) => self.remove_image(&self.clones, &image_name(&clone)?),
-            Err(error) => Err(error),
+            Ok(()) | Err(Error::NoClone(_)) => {}
+            // Without a record when its maker was killed in between; nobody else may use such a name.
+            Err(Error::Foreign(_)) => self.remove_image(&self.clones, &image_name(&clone)?)?,
+            Err(error) => return Err(error),
         }
+        // An earlier removal of it may have been cut short.
+        for entry in self.clones.trash()?.into_iter().filter(|entry| entry.name == clone.as_str()) {
+            gone(self.clones.trash_remove(&entry.id, false))?;
+        }
+        Ok(())
     }
 }
 
+/// What the names of clones for verification begin with.
+const VERIFY: &str = "verify-";
+
 /// The clone on which a golden image is verified: its name alone tells whose it is.
 fn verification_clone(name: &GoldenImageName) -> Result<CloneName> {
-    Ok(format!("verify-{name}").parse()?)
+    Ok(format!("{VERIFY}{name}").parse()?)
+}
+
+/// Whether only a build may use this name.
+pub(crate) fn is_for_verification(name: &CloneName) -> bool {
+    name.as_str().strip_prefix(VERIFY).is_some_and(|image| image.parse::<GoldenImageName>().is_ok())
 }

@@ -7,7 +7,9 @@ use aldaas_rbd as rbd;
 use fail::fail_point;
 use jiff::Timestamp;
 
+use crate::build::is_for_verification;
 use crate::record::{self, CloneRecord};
+use crate::trash::gone;
 use crate::{Error, GoldenImage, Holder, Purpose, Result, SEALED, State, Store, image_name};
 
 /// What clone is asked for.
@@ -38,6 +40,9 @@ pub struct CloneInfo {
 impl Store {
     /// Clones a ready golden image.
     pub fn clone_image(&self, golden: &GoldenImage, request: &CloneRequest) -> Result<CloneInfo> {
+        if is_for_verification(&request.name) {
+            return Err(Error::ReservedName(request.name.clone()));
+        }
         match golden.record.state {
             State::Ready => self.make_clone(&golden.name, request),
             state => Err(Error::WrongState { name: golden.name.clone(), state, wanted: "ready" }),
@@ -73,8 +78,14 @@ impl Store {
     }
 
     fn explain_taken_clone(&self, name: &CloneName) -> Error {
-        match self.find_clone(name) {
-            Err(error @ Error::Foreign(_)) => error,
+        match (self.find_clone(name), image_name(name)) {
+            // A child of ours without a record is being made, or was half made.
+            (Err(foreign @ Error::Foreign(_)), Ok(image)) => {
+                match self.is_unwritten_child(self.clones.open_read_only(&image)) {
+                    Ok(true) => Error::CloneExists(name.clone()),
+                    _ => foreign,
+                }
+            }
             _ => Error::CloneExists(name.clone()),
         }
     }
@@ -135,8 +146,8 @@ impl Store {
         wait_until_unused(namespace, image, &id)?;
         namespace.trash_move(image, Duration::ZERO)?;
         fail_point!("golden::after-trash");
-        namespace.trash_remove(&id, false)?;
-        Ok(())
+        // Not gone yet means that somebody else purges it at this moment.
+        gone(namespace.trash_remove(&id, false)).map(drop)
     }
 }
 
@@ -152,8 +163,7 @@ fn wait_until_unused(namespace: &rbd::Namespace, image: &rbd::ImageName, id: &rb
             return Ok(());
         }
         if started.elapsed() > WATCH_TIMEOUT {
-            let users = watchers.iter().map(|watcher| watcher.address.clone()).collect::<Vec<_>>().join(", ");
-            return Err(Error::InUse { image: format!("{}/{image}", namespace.name()), users });
+            return Err(Error::in_use(format!("{}/{image}", namespace.name()), &watchers));
         }
         tracing::info!(%image, users = watchers.len(), "waiting until nobody has the image open");
         std::thread::sleep(Duration::from_millis(250));

@@ -26,7 +26,9 @@ pub enum Error {
         other: Option<(GoldenImageName, State)>,
     },
     /// The image is there, but not in a state in which this can be done.
-    #[error("golden image {name} is {state}, not {wanted}")]
+    #[error(
+        "golden image {name} is {state}, not {wanted}: `aldaas images` shows what there is, `aldaas doctor` what is left over"
+    )]
     WrongState {
         /// The image.
         name: GoldenImageName,
@@ -43,6 +45,9 @@ pub enum Error {
         "image {0} was not made by aldaas and is left alone: choose another name, or remove it with `rbd rm`"
     )]
     Foreign(String),
+    /// Names of clones on which images are verified.
+    #[error("clone names like {0} are for verifying golden images: choose another name")]
+    ReservedName(CloneName),
     /// The clone's name is taken.
     #[error("a clone {0} exists already: choose another name, or remove it with `aldaas rm {0}`")]
     CloneExists(CloneName),
@@ -60,8 +65,11 @@ pub enum Error {
         /// The database.
         database: DatabaseName,
         /// Who is at it.
-        holder: Holder,
+        holder: Box<Holder>,
     },
+    /// Somebody has it, and nobody can say who.
+    #[error("the build lock of database {0} is taken: wait a minute, then try again")]
+    LockTaken(DatabaseName),
     /// The lease ran out, so that someone else may have begun.
     #[error("the build lock of database {0} was lost: the build can't be trusted any more and is given up")]
     LockLost(DatabaseName),
@@ -79,4 +87,11 @@ pub enum Error {
     /// RBD said no.
     #[error(transparent)]
     Rbd(#[from] rbd::Error),
+}
+
+impl Error {
+    pub(crate) fn in_use(image: String, watchers: &[rbd::Watcher]) -> Self {
+        let users = watchers.iter().map(|watcher| watcher.address.as_str()).collect::<Vec<_>>().join(", ");
+        Self::InUse { image, users }
+    }
 }

@@ -14,8 +14,8 @@ pub struct Holder {
     pub pid: u32,
     /// When that process started, in clock ticks since boot: process ids are used again.
     start: u64,
-    /// Boot and process namespace: where the process id means something.
-    scope: String,
+    /// Where the process id means something.
+    scope: Scope,
 }
 
 impl Holder {
@@ -31,21 +31,46 @@ impl Holder {
 
     fn with_start(pid: u32, start: u64) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { host, pid, start, scope: scope() }
+        Self { host, pid, start, scope: Scope::here() }
     }
 
-    /// Whether the process has certainly ended.
+    /// Whether the process has certainly ended: it was one of this machine, and is gone, or the machine was started anew since.
     pub fn is_dead(&self) -> bool {
-        self.scope == scope() && start_time(self.pid) != Some(self.start)
+        let here = Scope::here();
+        match (self.scope.machine == here.machine, self.scope.boot == here.boot) {
+            (true, false) => !here.machine.is_empty(),
+            (_, true) => self.scope.pids == here.pids && start_time(self.pid) != Some(self.start),
+            (false, false) => false,
+        }
+    }
+
+    /// Whether the process certainly lives, so that its process id may be used.
+    pub fn is_alive_here(&self) -> bool {
+        self.scope == Scope::here() && start_time(self.pid) == Some(self.start)
     }
 }
 
-/// `<boot id>.<pid namespace>`
-fn scope() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let number: String = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
-    format!("{}.{number}", boot.trim())
+/// Where and while a process id means something.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Scope {
+    /// The machine, over all its starts.
+    machine: String,
+    /// This start of it.
+    boot: String,
+    /// The process namespace: containers have their own.
+    pids: String,
+}
+
+impl Scope {
+    fn here() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        Self {
+            machine: read("/etc/machine-id"),
+            boot: read("/proc/sys/kernel/random/boot_id"),
+            pids: namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect(),
+        }
+    }
 }
 
 /// Field 22 of `/proc/PID/stat`; none when there is no such process, or only its corpse.
@@ -66,11 +91,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// As it is kept in RBD: `host/pid/start/scope`.
+/// As it is kept in RBD: `host/pid/start/machine/boot/pid namespace`.
 impl Holder {
     /// One line that [`FromStr`] reads back.
     pub fn encode(&self) -> String {
-        format!("{}/{}/{}/{}", self.host.replace('/', "_"), self.pid, self.start, self.scope)
+        let Scope { machine, boot, pids } = &self.scope;
+        format!("{}/{}/{}/{machine}/{boot}/{pids}", self.host.replace('/', "_"), self.pid, self.start)
     }
 }
 
@@ -78,12 +104,12 @@ impl FromStr for Holder {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.splitn(4, '/');
+        let mut parts = text.trim().splitn(6, '/');
         let mut next = || parts.next().ok_or(());
         let host = next()?.to_owned();
         let pid = next()?.parse().map_err(drop)?;
         let start = next()?.parse().map_err(drop)?;
-        let scope = next()?.to_owned();
+        let scope = Scope { machine: next()?.to_owned(), boot: next()?.to_owned(), pids: next()?.to_owned() };
         Ok(Self { host, pid, start, scope })
     }
 }
@@ -113,7 +139,25 @@ mod tests {
     #[test]
     fn a_process_of_another_machine_counts_as_alive() {
         let me = Holder::this_process();
-        assert!(!Holder { scope: "elsewhere.1".into(), pid: 4_000_000, ..me }.is_dead());
+        let elsewhere = Scope { machine: "another".into(), boot: "another".into(), ..Scope::here() };
+        let holder = Holder { scope: elsewhere, pid: 4_000_000, ..me };
+        assert!(!holder.is_dead() && !holder.is_alive_here());
+    }
+
+    #[test]
+    fn a_process_of_another_container_counts_as_alive_but_is_never_signalled() {
+        let me = Holder::this_process();
+        let holder = Holder { scope: Scope { pids: "1".into(), ..Scope::here() }, ..me };
+        assert!(!holder.is_dead() && !holder.is_alive_here());
+    }
+
+    #[test]
+    fn a_process_from_before_the_machine_was_started_anew_is_dead() {
+        let me = Holder::this_process();
+        let holder = Holder { scope: Scope { boot: "before".into(), ..Scope::here() }, ..me };
+        // A machine without an id can't be told from another.
+        assert_eq!(holder.is_dead(), !Scope::here().machine.is_empty());
+        assert!(!holder.is_alive_here());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What golden images there are, and which one is `latest`: decided here and nowhere else.
 
+use std::collections::BTreeMap;
+
 use aldaas_api::{DatabaseName, GoldenImageName, ImageRef, Version};
 use aldaas_rbd as rbd;
 
@@ -15,6 +17,15 @@ pub struct GoldenImage {
     pub id: rbd::ImageId,
     /// What its metadata says.
     pub record: GoldenRecord,
+}
+
+/// Images that are newer than the newest ready one, the newest first, with their states.
+type Newer = Vec<(GoldenImageName, State)>;
+
+/// Which of these images are latest: of each database the newest ready one. They come in the order of [`Store::golden_images`].
+pub fn latest_of(images: &[GoldenImage]) -> BTreeMap<DatabaseName, GoldenImageName> {
+    let ready = images.iter().filter(|image| image.record.state == State::Ready);
+    ready.map(|image| (image.name.database().clone(), image.name.clone())).collect()
 }
 
 impl Store {
@@ -45,18 +56,33 @@ impl Store {
 
     /// The newest ready golden image of a database.
     ///
-    /// One listing and, as a rule, one read: names sort by age, and a state changes in one write, so what this answers was
-    /// true at one moment.
+    /// One listing and, as a rule, one read: names sort by age, and a state changes in one write. Where nothing is ready, the
+    /// answer may be old by the time that the last image was read: it is asked again until two answers agree.
     pub fn latest(&self, database: &DatabaseName) -> Result<GoldenImage> {
-        let mut newest = None;
+        let mut before = None;
+        loop {
+            let (ready, seen) = self.newest_ready(database)?;
+            if let Some(image) = ready {
+                return Ok(image);
+            }
+            if before.as_ref() == Some(&seen) {
+                return Err(Error::NoneReady { database: database.clone(), other: seen.into_iter().next() });
+            }
+            before = Some(seen);
+        }
+    }
+
+    /// The newest ready image, and the states of those that are newer.
+    fn newest_ready(&self, database: &DatabaseName) -> Result<(Option<GoldenImage>, Newer)> {
+        let mut newer = Vec::new();
         for (name, id) in self.names()?.into_iter().rev().filter(|(name, _)| name.database() == database) {
             let Some(record) = self.record(&id)? else { continue };
             if record.state == State::Ready {
-                return Ok(GoldenImage { name, id, record });
+                return Ok((Some(GoldenImage { name, id, record }), newer));
             }
-            newest.get_or_insert((name, record.state));
+            newer.push((name, record.state));
         }
-        Err(Error::NoneReady { database: database.clone(), other: newest })
+        Ok((None, newer))
     }
 
     /// The ready golden image that a reference means. `default` is the database where the reference names none.

@@ -3,7 +3,7 @@
 //! | seen | why it is left over |
 //! |---|---|
 //! | a clone whose holder has ended | the process that should have removed it was killed |
-//! | a child of a golden image in the clone namespace, without a record | killed between clone and record |
+//! | a child of a golden image, without a record and never written | killed between clone and record |
 //! | a candidate or sealed image whose build lock nobody living holds | the builder was killed |
 //! | a retired image outside the trash | killed in the middle of a retirement |
 //! | a blank image with a golden image's name and no record | killed between create and record |
@@ -18,8 +18,8 @@ use aldaas_api::{CloneName, GoldenImageName};
 use aldaas_rbd as rbd;
 
 use crate::lock::BuildLock;
-use crate::record::{CloneRecord, GoldenRecord};
-use crate::{Error, GOLDEN, Result, State, Store, image_name};
+use crate::record::{CLONE_OF, CloneRecord, STATE};
+use crate::{Error, Result, State, Store, image_name};
 
 /// How long something without a record is watched before it counts as left over. A living creator needs milliseconds.
 pub const GRACE: Duration = Duration::from_secs(3);
@@ -50,7 +50,7 @@ impl std::fmt::Display for Leftover {
                 write!(f, "golden image {name}: unfinished, its builder has ended")
             }
             Self::HalfRetired(name) => write!(f, "golden image {name}: retired, but not in the trash yet"),
-            Self::BlankImage(name) => write!(f, "golden image {name}: blank, its builder was interrupted"),
+            Self::BlankImage(name) => write!(f, "golden image {name}: blank and without a record"),
             Self::Trash(count) => write!(f, "{count} image(s) in the trash"),
         }
     }
@@ -67,9 +67,9 @@ impl Store {
             let still = self.unrecorded()?;
             found.extend(unrecorded.into_iter().filter(|leftover| still.contains(leftover)));
         }
-        let trash = self.clones.trash()?.len() + self.golden.trash()?.len();
-        if trash > 0 {
-            found.push(Leftover::Trash(trash));
+        match self.left_in_trash()? {
+            0 => {}
+            count => found.push(Leftover::Trash(count)),
         }
         Ok(found)
     }
@@ -77,9 +77,18 @@ impl Store {
     /// Removes one of them, having looked again that it still is what it was. Nothing of it may be attached here.
     pub fn remove_leftover(&self, leftover: &Leftover) -> Result<()> {
         match leftover {
-            Leftover::EndedClone(name) => ignore_gone(self.remove_clone(name)),
+            Leftover::EndedClone(name) => match self.find_clone(name) {
+                Ok(clone) if has_ended(&clone.record) => ignore_gone(self.remove_clone(name)),
+                other => ignore_gone(other.map(drop)),
+            },
             Leftover::HalfMadeClone(name) => match self.find_clone(name) {
-                Err(Error::Foreign(_)) => self.remove_image(&self.clones, &image_name(name)?),
+                Err(Error::Foreign(_)) => {
+                    let image = image_name(name)?;
+                    match self.is_unwritten_child(self.clones.open_read_only(&image))? {
+                        true => self.remove_image(&self.clones, &image),
+                        false => Ok(()),
+                    }
+                }
                 other => ignore_gone(other.map(drop)),
             },
             Leftover::UnfinishedBuild(name) => {
@@ -92,10 +101,12 @@ impl Store {
             Leftover::HalfRetired(name) => ignore_gone(self.retire(name, true).map(drop)),
             Leftover::BlankImage(name) => {
                 let _lock = BuildLock::take(&self.golden, name.database())?;
+                let image = image_name(name)?;
                 match self.golden_image(name) {
-                    Err(Error::Foreign(_)) if self.is_blank(name)? => {
-                        self.remove_image(&self.golden, &image_name(name)?)
-                    }
+                    Err(Error::Foreign(_)) => match self.is_blank(self.golden.open_read_only(&image))? {
+                        true => self.remove_image(&self.golden, &image),
+                        false => Ok(()),
+                    },
                     other => ignore_gone(other.map(drop)),
                 }
             }
@@ -109,8 +120,7 @@ impl Store {
     }
 
     fn ended_clones(&self) -> Result<Vec<Leftover>> {
-        let ended = |record: &CloneRecord| record.holder.as_ref().is_some_and(crate::Holder::is_dead);
-        let clones = self.clones()?.into_iter().filter(|clone| ended(&clone.record));
+        let clones = self.clones()?.into_iter().filter(|clone| has_ended(&clone.record));
         Ok(clones.map(|clone| Leftover::EndedClone(clone.name)).collect())
     }
 
@@ -131,15 +141,15 @@ impl Store {
         let mut found = Vec::new();
         for entry in self.clones.images()? {
             let Ok(name) = entry.name.to_string().parse::<CloneName>() else { continue };
-            if self.lacks_record(&self.clones, &entry.id, |metadata| CloneRecord::read(metadata).is_some())?
-                && self.is_child_of_ours(&entry.name)?
+            if self.lacks_record(&self.clones, &entry.id, |metadata| metadata.contains_key(CLONE_OF))?
+                && self.is_unwritten_child(self.clones.open_read_only(&entry.name))?
             {
                 found.push(Leftover::HalfMadeClone(name));
             }
         }
         for (name, id) in self.names()? {
-            if self.lacks_record(&self.golden, &id, |metadata| GoldenRecord::read(metadata).is_some())?
-                && self.is_blank(&name)?
+            if self.lacks_record(&self.golden, &id, |metadata| metadata.contains_key(STATE))?
+                && self.is_blank(self.golden.open_read_only(&image_name(&name)?))?
                 && !BuildLock::is_held(&self.golden, name.database())?
             {
                 found.push(Leftover::BlankImage(name));
@@ -156,30 +166,20 @@ impl Store {
         has_record: impl Fn(&crate::record::Metadata) -> bool,
     ) -> Result<bool> {
         match namespace.metadata(id) {
-            Ok(metadata) => Ok(!has_record(&metadata) && namespace.watchers(id)?.is_empty()),
+            Ok(metadata) if has_record(&metadata) => Ok(false),
+            Ok(_) => match namespace.watchers(id) {
+                Ok(watchers) => Ok(watchers.is_empty()),
+                Err(error) if error.is_not_found() => Ok(false),
+                Err(error) => Err(error.into()),
+            },
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    /// Its parent is a golden image of this pool: made by us, for nobody else knows that namespace.
-    fn is_child_of_ours(&self, image: &rbd::ImageName) -> Result<bool> {
-        let image = match self.clones.open_read_only(image) {
-            Err(error) if error.is_not_found() => return Ok(false),
-            other => other?,
-        };
-        let parent = image.parent()?;
-        Ok(parent.is_some_and(|parent| parent.namespace == GOLDEN && parent.pool == self.pool.to_string()))
-    }
-
-    /// Nothing was ever written to it: removing it loses nothing, whoever made it.
-    fn is_blank(&self, name: &GoldenImageName) -> Result<bool> {
-        let image = match self.golden.open_read_only(&image_name(name)?) {
-            Err(error) if error.is_not_found() => return Ok(false),
-            other => other?,
-        };
-        Ok(image.snapshots()?.is_empty() && image.used_bytes()? == 0)
-    }
+fn has_ended(record: &CloneRecord) -> bool {
+    record.holder.as_ref().is_some_and(crate::Holder::is_dead)
 }
 
 fn is_unfinished(state: State) -> bool {

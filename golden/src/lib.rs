@@ -13,6 +13,7 @@
 //! - [`images`]: what golden images there are, and which one is `latest`
 //! - [`clones`]: making, listing and removing clones
 //! - [`retire`]: taking a golden image away without breaking a clone that lives on it
+//! - [`trash`]: the second step of every removal
 //! - [`leftovers`]: what a crash left behind, found from observed state
 //!
 //! This room knows nothing of file systems or engines: from an image to a mounted directory is `aldaas-volume`'s work, and the
@@ -27,6 +28,7 @@ pub mod leftovers;
 pub mod lock;
 pub mod record;
 pub mod retire;
+pub mod trash;
 
 use aldaas_rbd as rbd;
 
@@ -37,6 +39,7 @@ pub use holder::Holder;
 pub use images::GoldenImage;
 pub use leftovers::Leftover;
 pub use record::{Purpose, State};
+pub use trash::{Gone, Purged};
 
 /// The rados namespace of golden images.
 pub const GOLDEN: &str = "golden";
@@ -65,6 +68,11 @@ impl Store {
             store.golden.write_object(lock::OBJECT, b"")?;
         }
         Ok(store)
+    }
+
+    /// The cluster's id (`fsid`).
+    pub fn cluster_id(&self) -> &str {
+        self.golden.pool().cluster().fsid()
     }
 
     /// The pool's name.

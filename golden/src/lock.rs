@@ -109,7 +109,10 @@ impl Shared {
             for locker in self.namespace.lockers(OBJECT, &self.lock_name)? {
                 let Ok(holder) = locker.cookie.parse::<Holder>() else { continue };
                 if !holder.is_dead() {
-                    return Err(Error::BuilderRunning { database: self.database.clone(), holder });
+                    return Err(Error::BuilderRunning {
+                        database: self.database.clone(),
+                        holder: Box::new(holder),
+                    });
                 }
                 tracing::info!(database = %self.database, %holder, "breaking the build lock of an ended process");
                 match self.namespace.break_lock(OBJECT, &self.lock_name, &locker) {
@@ -118,7 +121,7 @@ impl Shared {
                 }
             }
         }
-        Err(Error::LockLost(self.database.clone()))
+        Err(Error::LockTaken(self.database.clone()))
     }
 
     fn lock(&self, renew: bool) -> std::result::Result<(), rbd::Error> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use aldaas_api::manifest::{Contents, Engine, Manifest, Source};
 use aldaas_api::{CloneName, DatabaseName, GoldenImageName};
-use aldaas_golden::{CLONE, Candidate, CloneRequest, Error, GOLDEN, Leftover, Purpose, SEALED, State, Store};
+use aldaas_golden::{
+    CLONE, Candidate, CloneRequest, Error, GOLDEN, Gone, Leftover, Purpose, SEALED, State, Store,
+};
 use aldaas_rbd as rbd;
 use aldaas_testbed::{TestPool, Testbed};
 use jiff::Timestamp;
@@ -205,7 +207,12 @@ fn an_image_retired_under_its_clones_goes_with_the_last_of_them() {
     let bed = bed();
     let (old, new) = (bed.build(1), bed.build(2));
     let clones = [bed.clone(&old, "a"), bed.clone(&old, "b")];
-    assert_eq!(bed.store.retire(&old, false).unwrap().waiting, 1);
+    assert_eq!(bed.store.retire(&old, false).unwrap(), Gone::NotYet);
+    assert_eq!(
+        bed.store.leftovers().unwrap(),
+        [],
+        "a retired image with living clones is where it should be"
+    );
     assert!(matches!(bed.store.golden_image(&old), Err(Error::NoImage(_))));
     let child = bed.namespace(CLONE).open(&rbd::ImageName::new("a").unwrap()).unwrap();
     child.create_snapshot("still-works").unwrap();
@@ -300,6 +307,14 @@ fn what_nobody_alive_answers_for_is_found_and_removed() {
         .unwrap();
     // Not ours.
     bed.namespace(CLONE).create(&rbd::ImageName::new("theirs").unwrap(), SIZE, &Default::default()).unwrap();
+    // What an operator put into the trash, to think about it.
+    bed.namespace(GOLDEN)
+        .create(&rbd::ImageName::new("thought-about").unwrap(), SIZE, &Default::default())
+        .unwrap();
+    let thought_about = bed.namespace(GOLDEN).open(&rbd::ImageName::new("thought-about").unwrap()).unwrap();
+    thought_about.write(0, vec![1; 4096]).wait().unwrap();
+    drop(thought_about);
+    bed.namespace(GOLDEN).trash_move(&rbd::ImageName::new("thought-about").unwrap(), Duration::ZERO).unwrap();
     // A removal that was cut short.
     bed.clone(&image, "gone");
     bed.namespace(CLONE).trash_move(&rbd::ImageName::new("gone").unwrap(), Duration::ZERO).unwrap();
@@ -320,6 +335,7 @@ fn what_nobody_alive_answers_for_is_found_and_removed() {
     assert_eq!(bed.store.leftovers().unwrap(), []);
     assert_eq!(bed.store.find_clone(&kept).unwrap().name, kept);
     assert_eq!(bed.namespace(CLONE).images().unwrap().len(), 2);
+    assert_eq!(bed.namespace(GOLDEN).trash().unwrap().len(), 1, "what is not ours was purged");
     assert_eq!(bed.latest(), Some(image));
 }
 

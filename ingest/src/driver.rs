@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -85,9 +86,13 @@ impl Ingest<'_> {
         clock.enter(Stage::Prepare);
         let now = || GoldenImageName::new(&request.database, Timestamp::now());
         let image = request.name.clone().unwrap_or_else(now);
-        let work_dir = WorkDir::create(&self.work_dir, &image.to_string(), self.supervisor)?;
+        refuse_misleading(&image, &request.database)?;
         let candidate = blocking(|| self.store.begin(&image, request.size, &request.from))?;
-        match self.build(&candidate, request, dump, &work_dir.0, &mut clock, cancel).await {
+        let built = match WorkDir::create(&self.work_dir, &image.to_string(), self.supervisor) {
+            Ok(work_dir) => self.build(&candidate, request, dump, &work_dir.0, &mut clock, cancel).await,
+            Err(error) => Err(error),
+        };
+        match built {
             Ok((manifest, verification)) => {
                 Ok(Report { image, manifest, stages: clock.finish(), verification })
             }
@@ -185,6 +190,17 @@ impl Ingest<'_> {
     }
 }
 
+/// A name says whose image it is and how new; `latest` believes it.
+fn refuse_misleading(image: &GoldenImageName, database: &DatabaseName) -> Result<()> {
+    if image.database() != database {
+        return Err(Error::OtherDatabase { image: image.clone(), database: database.clone() });
+    }
+    if image.timestamp() > Timestamp::now() {
+        return Err(Error::FromTheFuture(image.clone()));
+    }
+    Ok(())
+}
+
 /// The marker that clones of this image must bear.
 pub fn marker(name: &GoldenImageName) -> Marker {
     Marker { golden_image: name.to_string(), database: name.database().to_string() }
@@ -244,9 +260,13 @@ impl Dump {
         if from.starts_with("s3://") {
             return Ok(Self::S3);
         }
-        let path = PathBuf::from(if from == "-" { "/dev/stdin" } else { from });
+        let path = PathBuf::from(from);
         let no_dump = |source| Error::NoDump { path: path.clone(), source };
-        let file = File::open(&path).map_err(no_dump)?;
+        let file = match from {
+            "-" => std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            _ => File::open(&path),
+        };
+        let file = file.map_err(no_dump)?;
         if file.metadata().map_err(no_dump)?.is_dir() {
             return Err(no_dump(std::io::ErrorKind::IsADirectory.into()));
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use aldaas_api::event::Step;
+use aldaas_api::{DatabaseName, GoldenImageName};
 
 /// The result of this room's operations.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -42,13 +43,26 @@ pub enum Error {
         stderr: String,
     },
     /// The program is not there.
-    #[error("{} can't be started: {source}. Build it with `make build`, or say where it is with --restore-program", .program.display())]
+    #[error("{} can't be started: {source}. Build it with `hack/build`, or say where it is with --restore-program", .program.display())]
     NoProgram {
         /// Where it was looked for.
         program: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+    /// The name given to the image is another database's.
+    #[error("{image} is no name for an image of {database}: leave --name out, or begin it with {database}-")]
+    OtherDatabase {
+        /// The name.
+        image: GoldenImageName,
+        /// Whose image it would be.
+        database: DatabaseName,
+    },
+    /// The name given to the image is dated later than now.
+    #[error(
+        "{0} lies in the future, and would be latest until then: leave --name out, or name a time that has passed (UTC)"
+    )]
+    FromTheFuture(GoldenImageName),
     /// The dump is a file that can't be read.
     #[error("the dump {} can't be read: {source}", .path.display())]
     NoDump {

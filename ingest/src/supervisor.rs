@@ -1,6 +1,6 @@
 //! Runs `aldaas-restore` as an unprivileged user, follows its events, and sees to it that it ends.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aldaas_api::event::Event;
 use aldaas_api::manifest::Manifest;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -56,27 +56,44 @@ pub struct Running {
 }
 
 impl Supervisor {
-    /// Starts it in `work_dir`.
-    pub fn start(
+    /// Starts it in `work_dir`, with a dump as its standard input if there is one.
+    ///
+    /// It must be called from a thread that lives as long as the child may: the kernel ends the child with that *thread*.
+    pub fn start(&self, arguments: &[OsString], work_dir: &Path, stdin: Option<File>) -> Result<Running> {
+        let stdin = stdin.map_or_else(Stdio::null, Stdio::from);
+        self.spawn(arguments, work_dir, stdin, Lifetime::WithUs)
+    }
+
+    /// Starts it so that it does nothing until [`Running::go`], and nothing at all if we end before.
+    pub fn start_held(&self, arguments: &[OsString], work_dir: &Path, lifetime: Lifetime) -> Result<Running> {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--start-on-stdin".into());
+        self.spawn(&arguments, work_dir, Stdio::piped(), lifetime)
+    }
+
+    fn spawn(
         &self,
         arguments: &[OsString],
         work_dir: &Path,
-        stdin: Option<File>,
+        stdin: Stdio,
         lifetime: Lifetime,
     ) -> Result<Running> {
         let mut command = Command::new(&self.program);
         command.args(arguments);
         if lifetime == Lifetime::WithUs {
-            command.arg("--with-parent");
+            command.arg(format!("--with-parent={}", std::process::id()));
         }
         command
             .current_dir(work_dir)
+            // The engine runs what is in the dump: it gets to see of our environment what it needs and no more.
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name, arguments)))
             .env("HOME", work_dir)
             .uid(self.user.uid)
             .gid(self.user.gid)
             // A group of its own: Ctrl-C is ours to pass on, after which it stops its engine in good order.
             .process_group(0)
-            .stdin(stdin.map_or_else(Stdio::null, Stdio::from))
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(lifetime == Lifetime::WithUs);
@@ -97,7 +114,7 @@ impl Supervisor {
         observer: Observer<'_>,
         cancel: &CancellationToken,
     ) -> Result<Manifest> {
-        let mut running = self.start(arguments, work_dir, stdin, Lifetime::WithUs)?;
+        let mut running = self.start(arguments, work_dir, stdin)?;
         let mut manifest = None;
         loop {
             match running.next(cancel).await? {
@@ -115,7 +132,33 @@ impl Supervisor {
     }
 }
 
+/// Whether a variable of our environment is one for `aldaas-restore` as well. Keys to the object store only when it reads there.
+fn is_passed_on(name: &OsStr, arguments: &[OsString]) -> bool {
+    const ALWAYS: [&str; 6] = ["PATH", "LANG", "TZ", "RUST_BACKTRACE", "FAILPOINTS", "ALDAAS_LOG"];
+    const FOR_S3: [&str; 7] =
+        ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"];
+    let Some(name) = name.to_str() else { return false };
+    let reads_s3 = arguments.iter().any(|argument| argument.as_encoded_bytes().starts_with(b"s3://"));
+    ALWAYS.contains(&name)
+        || ["LC_", "ALDAAS_"].iter().any(|prefix| name.starts_with(prefix))
+        || (reads_s3 && (name.starts_with("AWS_") || FOR_S3.contains(&name)))
+}
+
 impl Running {
+    /// Lets one that was started held begin.
+    pub async fn go(&mut self) -> Result<()> {
+        match self.child.stdin.take() {
+            // If it has ended already, its events and its end say why.
+            Some(mut stdin) => match stdin.write_all(b"\n").await {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    Err(Error::io("start the engine")(error))
+                }
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
     /// Its next event; none when there are no more. That it failed is an error, and so is being cancelled meanwhile:
     /// in both cases it has ended when this returns.
     pub async fn next(&mut self, cancel: &CancellationToken) -> Result<Option<Event>> {

@@ -21,15 +21,15 @@ pub struct Locker {
     pub address: String,
 }
 
-/// `LIBRADOS_LOCK_FLAG_RENEW`: a hold of the same client and cookie is prolonged instead of refused.
-const RENEW: u8 = 1;
+/// `LIBRADOS_LOCK_FLAG_MUST_RENEW`: a hold of the same client and cookie is prolonged; one that has run out is not taken anew.
+const RENEW: u8 = 2;
 
 impl Namespace {
     /// Takes a lock on an object, making the object if it isn't there.
     ///
     /// `duration` is a lease: after it the lock is free again, measured by the OSD's clock; without one it lasts until it
     /// is given back or broken. Held by another it is [`Error::is_busy`]; held by this client under the same cookie,
-    /// [`Error::is_exists`], unless `renew` is set: then the lease begins anew.
+    /// [`Error::is_exists`]. With `renew` the lease of a hold begins anew, and one that ran out is [`Error::is_not_found`].
     ///
     /// Implements: `rados_lock_exclusive`.
     pub fn lock_exclusive(

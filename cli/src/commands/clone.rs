@@ -6,24 +6,26 @@ use std::time::Instant;
 use aldaas_api::CloneName;
 use aldaas_golden::Purpose;
 use anyhow::Result;
+use tokio::task::block_in_place;
 
 use crate::args::{Global, MakeClone};
 use crate::context::Context;
 use crate::output;
-use crate::session::Session;
-use crate::signals::cancel_on_signal;
+use crate::running::RunningClone;
+use crate::signals::Signals;
 
 pub async fn run(global: &Global, command: MakeClone) -> Result<ExitCode> {
     let started = Instant::now();
-    let cancel = cancel_on_signal()?;
-    let context = tokio::task::block_in_place(|| Context::open(global))?;
-    let golden = tokio::task::block_in_place(|| context.store.resolve(&command.image, None))?;
-    let name = match command.name {
-        Some(name) => name,
-        None => made_up_name(golden.name.database().as_str())?,
+    let signals = Signals::watch()?;
+    let context = block_in_place(|| Context::open(global))?;
+    let (image, engine, cancel) = (&command.image, &command.engine, &signals.cancel);
+    let name = match (command.name, &image.database) {
+        (Some(name), _) => name,
+        (None, Some(database)) => made_up_name(database.as_str())?,
+        (None, None) => made_up_name("clone")?,
     };
-    let session = Session::start(&context, &golden, &name, Purpose::Named, &command.engine, &cancel).await?;
-    let address = session.detach(&context, &cancel).await?;
+    let clone = RunningClone::start(&context, image, &name, Purpose::Named, engine, cancel).await?;
+    let address = clone.detach(&context, cancel).await?;
     output::one(global.output, &address, || {
         format!(
             "{url}\n{image} as clone {name}, {took:.2} s; `aldaas rm {name}` removes it",

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::{Clones, Global};
 use crate::context;
 use crate::output::{self, Rows};
-use crate::session;
+use crate::running;
 
 #[derive(Serialize)]
 struct Row {
@@ -34,7 +34,7 @@ pub fn run(global: &Global, command: Clones) -> Result<ExitCode> {
             image: clone.record.golden_image,
             purpose: clone.record.purpose.as_str(),
             cloned_at: clone.record.cloned_at,
-            url: session::address(&work_dir, &clone.name).map(|address| address.url),
+            url: running::address(&work_dir.join(clone.name.as_str())).map(|address| address.url),
             holder: clone.record.holder.map(|holder| holder.to_string()),
             // Gone meanwhile: nothing to say of it.
             written_bytes: command.long.then(|| store.clone_usage(&clone.name).ok()).flatten(),

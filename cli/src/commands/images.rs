@@ -1,10 +1,10 @@
 //! `aldaas images`: which golden images there are, and which one is latest.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use aldaas_api::{DatabaseName, GoldenImageName};
-use aldaas_golden::{GoldenImage, State};
+use aldaas_golden::GoldenImage;
+use aldaas_golden::images::latest_of;
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -34,11 +34,7 @@ pub fn run(global: &Global, command: Images) -> Result<ExitCode> {
     if let Some(database) = &command.database {
         images.retain(|image| image.name.database() == database);
     }
-    let mut latest = BTreeMap::new();
-    for image in images.iter().filter(|image| image.record.state == State::Ready) {
-        // In order of age: the last one stays.
-        latest.insert(image.name.database().clone(), image.name.clone());
-    }
+    let latest = latest_of(&images);
     let is_latest = |name: &GoldenImageName| latest.get(name.database()) == Some(name);
     let rows: Vec<Row> = images.into_iter().map(|image| Row::new(is_latest(&image.name), image)).collect();
     output::list(

@@ -1,9 +1,11 @@
 //! `aldaas ingest`: from a dump to a ready golden image.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use aldaas_api::GoldenImageName;
+use aldaas_api::event::Step;
 use aldaas_api::manifest::Manifest;
 use aldaas_ingest::{IngestRequest, Report, Stage};
 use anyhow::Result;
@@ -13,14 +15,15 @@ use crate::args::{Global, Ingest, Output};
 use crate::context::Context;
 use crate::output;
 use crate::progress::Shown;
-use crate::signals::cancel_on_signal;
+use crate::signals::Signals;
 
 #[derive(Serialize)]
 struct Ingested {
     image: GoldenImageName,
     seconds: f64,
     stages: Vec<Timed>,
-    steps: Vec<Timed>,
+    /// How long each step of the check on a clone took, in milliseconds.
+    verification: BTreeMap<Step, u64>,
     #[serde(flatten)]
     manifest: Manifest,
 }
@@ -33,7 +36,7 @@ struct Timed {
 
 pub async fn run(global: &Global, command: Ingest) -> Result<ExitCode> {
     let started = Instant::now();
-    let cancel = cancel_on_signal()?;
+    let signals = Signals::watch()?;
     let context = tokio::task::block_in_place(|| Context::open(global))?;
     let mut restore_arguments = Vec::new();
     if let Some(jobs) = command.jobs {
@@ -50,7 +53,7 @@ pub async fn run(global: &Global, command: Ingest) -> Result<ExitCode> {
         keep_failed: command.keep_failed,
     };
     let shown = Shown::new(global.output == Output::Json);
-    let report = context.ingest().run(&request, &|progress| shown.show(progress), &cancel).await;
+    let report = context.ingest().run(&request, &|progress| shown.show(progress), &signals.cancel).await;
     drop(shown);
     let ingested = Ingested::new(report?, started);
     output::one(global.output, &ingested, || ingested.text())?;
@@ -63,13 +66,9 @@ impl Ingested {
             let seconds = report.stages.get(&stage).map_or(0.0, std::time::Duration::as_secs_f64);
             Timed { name: stage.to_string(), seconds }
         };
-        let steps = report.manifest.steps.iter().map(|(step, milliseconds)| Timed {
-            name: step.to_string(),
-            seconds: *milliseconds as f64 / 1000.0,
-        });
         Self {
             stages: Stage::ALL.map(stage).into(),
-            steps: steps.collect(),
+            verification: report.verification,
             image: report.image,
             seconds: started.elapsed().as_secs_f64(),
             manifest: report.manifest,

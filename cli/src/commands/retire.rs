@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use aldaas_api::GoldenImageName;
+use aldaas_golden::Gone;
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::args::{Global, Retire};
-use crate::signals::cancel_on_signal;
+use crate::signals::Signals;
 use crate::{context, output};
 
 #[derive(Serialize)]
@@ -19,9 +20,9 @@ struct Retired {
 
 pub fn run(global: &Global, command: Retire) -> Result<ExitCode> {
     // It takes no time; a Ctrl-C meanwhile changes nothing.
-    let _cancel = cancel_on_signal()?;
-    let purged = context::store(global)?.retire(&command.image, command.force)?;
-    let retired = Retired { removed: purged.waiting == 0, image: command.image };
+    let _signals = Signals::watch()?;
+    let gone = context::store(global)?.retire(&command.image, command.force)?;
+    let retired = Retired { removed: gone == Gone::Yes, image: command.image };
     output::one(global.output, &retired, || match retired.removed {
         true => format!("{} retired and removed", retired.image),
         false => format!(

@@ -8,38 +8,49 @@ use std::time::{Duration, Instant};
 use aldaas_golden::Purpose;
 use aldaas_ingest::Error as IngestError;
 use anyhow::{Context as _, Result};
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Global, Run};
 use crate::context::Context;
 use crate::output;
-use crate::session::{self, Address, Session};
-use crate::signals::cancel_on_signal;
+use crate::running::{self, Address, RunningClone};
+use crate::signals::Signals;
 
 /// How long the user's command may take to end once we were told to stop.
 const COMMAND_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn run(global: &Global, command: Run) -> Result<ExitCode> {
     let started = Instant::now();
-    let cancel = cancel_on_signal()?;
-    let context = tokio::task::block_in_place(|| Context::open(global))?;
-    let golden = tokio::task::block_in_place(|| context.store.resolve(&command.image, None))?;
+    let signals = Signals::watch()?;
+    let context = block_in_place(|| Context::open(global))?;
     let name = super::clone::made_up_name("run")?;
-    let mut session =
-        Session::start(&context, &golden, &name, Purpose::Run, &command.engine, &cancel).await?;
-    let took = started.elapsed();
+    let (image, engine) = (&command.image, &command.engine);
+    let mut clone =
+        RunningClone::start(&context, image, &name, Purpose::Run, engine, &signals.cancel).await?;
+    let ended = use_it(global, &command.command, &mut clone, started.elapsed(), &signals).await;
+    // Whatever became of the command, the clone goes, and says so itself if it can't.
+    running::end_or_warn(&context, &name).await;
+    ended
+}
 
-    let ended = if command.command.is_empty() {
-        announce(global, &session.address, took)?;
-        tokio::select! {
-            () = cancel.cancelled() => Ok(ExitCode::SUCCESS),
-            status = session.engine.wait() => Err(engine_ended(status?)),
-        }
-    } else {
-        run_command(&command.command, &session.address, &cancel).await
-    };
-    session.engine.stop().await?;
-    session::end(&context, &name).await?;
+async fn use_it(
+    global: &Global,
+    command: &[OsString],
+    clone: &mut RunningClone,
+    took: Duration,
+    signals: &Signals,
+) -> Result<ExitCode> {
+    if command.is_empty() {
+        announce(global, &clone.address, took)?;
+        return tokio::select! {
+            () = signals.cancel.cancelled() => Ok(ExitCode::SUCCESS),
+            status = clone.engine.wait() => Err(engine_ended(status?)),
+        };
+    }
+    signals.leave_interrupts_to_command();
+    let ended = run_command(command, &clone.address, &signals.cancel).await;
+    signals.take_interrupts_back();
     ended
 }
 
@@ -80,7 +91,7 @@ async fn run_command(
         status = child.wait() => return Ok(passed_on(status?)),
         () = cancel.cancelled() => {}
     }
-    // Ctrl-C reached the command too; a SIGTERM to us alone did not.
+    // What told us to end told us alone.
     if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }

@@ -1,0 +1,162 @@
+//! The trash: the second step of every removal, repeated until it is done.
+//!
+//! Only what is ours is removed for good: what an operator put there by hand, to think about it, stays.
+
+use aldaas_api::GoldenImageName;
+use aldaas_rbd as rbd;
+use fail::fail_point;
+
+use crate::record::{CLONE_OF, GoldenRecord};
+use crate::{GOLDEN, Result, SEALED, State, Store};
+
+/// What became of an image in the trash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It is removed for good.
+    Yes,
+    /// It waits: for its last clone, or for the end of a deferment.
+    NotYet,
+}
+
+/// What became of all that is ours in the trash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Removed for good.
+    pub removed: usize,
+    /// Waiting, as it should.
+    pub waiting: usize,
+    /// Not removed though nothing speaks against it; the reason is in the log.
+    pub failed: usize,
+}
+
+impl Store {
+    /// Removes for good what is ours in the trash: clones, unfinished builds, and retired golden images without clones.
+    pub fn purge(&self) -> Result<Purged> {
+        let mut purged = Purged::default();
+        let mut note = |entry: &rbd::TrashEntry, gone: Result<Gone>| match gone {
+            Ok(Gone::Yes) => purged.removed += 1,
+            Ok(Gone::NotYet) => purged.waiting += 1,
+            Err(error) => {
+                tracing::warn!(%error, image = entry.name, "not purged");
+                purged.failed += 1;
+            }
+        };
+        // Clones first: with the last of them, a retired image becomes removable.
+        for entry in self.trashed_clones()? {
+            note(&entry, gone(self.clones.trash_remove(&entry.id, false)));
+        }
+        for entry in self.trashed_golden_images()? {
+            note(&entry, self.purge_golden(&entry.id));
+        }
+        Ok(purged)
+    }
+
+    /// How many images of ours lie in the trash for no good reason: retired ones with living clones have one.
+    pub(crate) fn left_in_trash(&self) -> Result<usize> {
+        let mut count = self.trashed_clones()?.len();
+        for entry in self.trashed_golden_images()? {
+            match self.golden.open_by_id_read_only(&entry.id).and_then(|image| image.children()) {
+                Ok(children) => count += usize::from(children.is_empty()),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Tries to remove one golden image for good, if it is in the trash.
+    pub(crate) fn purge_if_retired(&self, name: &GoldenImageName) -> Result<()> {
+        let name = name.to_string();
+        for entry in self.trashed_golden_images()?.into_iter().filter(|entry| entry.name == name) {
+            self.purge_golden(&entry.id)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the snapshot, which RBD keeps aside while clones live on it, and then the image, if none does.
+    pub(crate) fn purge_golden(&self, id: &rbd::ImageId) -> Result<Gone> {
+        match self.golden.open_by_id(id) {
+            Ok(image) => {
+                match image.remove_snapshot(SEALED) {
+                    Err(error) if !(error.is_not_found() || error.is_busy()) => return Err(error.into()),
+                    _ => {}
+                }
+                image.close()?;
+            }
+            // Another purge was faster, or the image is half removed already: removing goes on below.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        fail_point!("golden::after-snapshot-removal");
+        gone(self.golden.trash_remove(id, false))
+    }
+
+    fn trashed_clones(&self) -> Result<Vec<rbd::TrashEntry>> {
+        let mut ours = Vec::new();
+        for entry in self.clones.trash()? {
+            let has_record = match self.clones.metadata(&entry.id) {
+                Ok(metadata) => metadata.contains_key(CLONE_OF),
+                // Half removed: what is left of it is in the trash's list alone.
+                Err(error) if error.is_not_found() => true,
+                Err(error) => return Err(error.into()),
+            };
+            if has_record || self.is_unwritten_child(self.clones.open_by_id_read_only(&entry.id))? {
+                ours.push(entry);
+            }
+        }
+        Ok(ours)
+    }
+
+    fn trashed_golden_images(&self) -> Result<Vec<rbd::TrashEntry>> {
+        let mut ours = Vec::new();
+        for entry in self.golden.trash()? {
+            let is_ours = match self.golden.metadata(&entry.id) {
+                Ok(metadata) => match GoldenRecord::read(&metadata) {
+                    // Nobody here puts a ready image into the trash.
+                    Some(record) => record.state != State::Ready,
+                    None => self.is_blank(self.golden.open_by_id_read_only(&entry.id))?,
+                },
+                Err(error) if error.is_not_found() => true,
+                Err(error) => return Err(error.into()),
+            };
+            if is_ours {
+                ours.push(entry);
+            }
+        }
+        Ok(ours)
+    }
+
+    /// A child of a golden image of this pool to which nothing was written: its maker was killed before its record, and
+    /// nothing is lost with it.
+    pub(crate) fn is_unwritten_child(&self, image: rbd::Result<rbd::Image>) -> Result<bool> {
+        let image = match image {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other?,
+        };
+        let parent = image.parent()?;
+        let of_ours =
+            parent.is_some_and(|parent| parent.namespace == GOLDEN && parent.pool == self.pool.to_string());
+        Ok(of_ours && image.used_bytes()? == 0)
+    }
+
+    /// An image to which nothing was ever written: nothing is lost with it.
+    pub(crate) fn is_blank(&self, image: rbd::Result<rbd::Image>) -> Result<bool> {
+        let image = match image {
+            Err(error) if error.is_not_found() => return Ok(false),
+            other => other?,
+        };
+        Ok(image.snapshots()?.is_empty() && image.parent()?.is_none() && image.used_bytes()? == 0)
+    }
+}
+
+/// What the answer to a removal from the trash means.
+pub(crate) fn gone(removed: rbd::Result<()>) -> Result<Gone> {
+    match removed {
+        Ok(()) => Ok(Gone::Yes),
+        // Somebody else was faster.
+        Err(error) if error.is_not_found() => Ok(Gone::Yes),
+        // Somebody else is at it; it has clones; an operator deferred it.
+        Err(error) if error.is_busy() || error.is_not_empty() || error.is_permission() => Ok(Gone::NotYet),
+        Err(error) => Err(error.into()),
+    }
+}
