@@ -50,7 +50,7 @@ pub(crate) struct Held {
 impl Held {
     pub fn observe(spec: &ImageSpec, paths: &VolumePaths, client: &Client) -> Result<Self, Error> {
         let loops = loopdev::over(&paths.image_file)?;
-        let krbd = krbd::devices()?.into_iter().filter(|d| d.is_of(spec)).collect::<Vec<_>>();
+        let krbd = krbd::devices_of(spec, client.cluster.as_ref())?;
         let mounts = mountinfo::read()?;
         let devices: Vec<_> = loops.iter().map(|l| l.device).chain(krbd.iter().map(|k| k.device)).collect();
         let elsewhere =
@@ -122,7 +122,7 @@ impl Node {
             same(device.read_only)?;
             Device::Loop(device.clone())
         } else if self.attach_mode() == AttachMode::Krbd {
-            Device::Krbd(krbd::attach(spec, read_only, &self.config.ceph)?)
+            Device::Krbd(krbd::attach(spec, read_only, &self.config.ceph, self.client.cluster.as_ref())?)
         } else {
             // Loop devices of a server that died: a new server shows the image under the same path.
             for stale in &held.loops {
@@ -142,7 +142,11 @@ impl Node {
         for device in &held.krbd {
             krbd::detach(device)?;
         }
-        self.client.detach(spec)
+        match self.client.detach(spec) {
+            // Another cluster's server has none of ours.
+            Err(Error::OtherCluster { .. }) if held.loops.is_empty() => Ok(()),
+            detached => detached,
+        }
     }
 
     /// Removes what a FUSE server left that was killed: its dead mount, socket and lock. Does nothing while one

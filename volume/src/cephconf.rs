@@ -1,6 +1,7 @@
 //! The little of ceph.conf and keyrings that the kernel's client has to be told: monitors and a key.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use aldaas_rbd::ConnectOptions;
@@ -8,7 +9,7 @@ use aldaas_rbd::ConnectOptions;
 use crate::error::Error;
 
 /// What krbd needs to reach the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Access {
     /// Monitors, comma-separated, as the kernel wants them.
     pub monitors: String,
@@ -18,18 +19,46 @@ pub(crate) struct Access {
     pub secret: Option<String>,
 }
 
-/// Reads the configuration as librados would: overrides, then `[client.<user>]`, `[client]`, `[global]`.
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = self.secret.as_ref().map(|_| "(not shown)");
+        let mut shown = f.debug_struct("Access");
+        shown.field("monitors", &self.monitors).field("messenger_v2", &self.messenger_v2);
+        shown.field("secret", &secret).finish()
+    }
+}
+
+/// The configuration file that is meant.
+pub(crate) fn path(options: &ConnectOptions) -> PathBuf {
+    options.conf.clone().unwrap_or_else(|| PathBuf::from("/etc/ceph/ceph.conf"))
+}
+
+/// The configuration as librados reads it: overrides, then `[client.<user>]`, `[client]`, `[global]`.
+pub(crate) struct Settings<'a> {
+    options: &'a ConnectOptions,
+    conf: Sections,
+    sections: [String; 3],
+}
+
+impl<'a> Settings<'a> {
+    pub fn read(options: &'a ConnectOptions) -> std::io::Result<Self> {
+        let conf = Sections::parse(&std::fs::read_to_string(path(options))?);
+        let sections = [format!("client.{}", options.user), "client".to_owned(), "global".to_owned()];
+        Ok(Self { options, conf, sections })
+    }
+
+    pub fn get(&self, key: &str) -> Option<String> {
+        let over = self.options.overrides.iter().find(|(k, _)| normal_key(k) == key);
+        let over = over.map(|(_, value)| value.as_str());
+        over.or_else(|| self.sections.iter().find_map(|s| self.conf.get(s, key))).map(str::to_owned)
+    }
+}
+
+/// Finds the monitors and the user's key.
 pub(crate) fn access(options: &ConnectOptions) -> Result<Access, Error> {
-    let path = options.conf.clone().unwrap_or_else(|| PathBuf::from("/etc/ceph/ceph.conf"));
-    let lacks = |detail: &str| Error::CephConf { path: path.clone(), detail: detail.to_owned() };
-    let text = std::fs::read_to_string(&path).map_err(|e| lacks(&format!("read: {e}")))?;
-    let conf = Sections::parse(&text);
-    let client = format!("client.{}", options.user);
-    let get = |key: &str| {
-        let over = options.overrides.iter().find(|(k, _)| normal_key(k) == key).map(|(_, v)| v.as_str());
-        over.or_else(|| [client.as_str(), "client", "global"].iter().find_map(|s| conf.get(s, key)))
-            .map(str::to_owned)
-    };
+    let lacks = |detail: &str| Error::CephConf { path: path(options), detail: detail.to_owned() };
+    let settings = Settings::read(options).map_err(|e| lacks(&format!("read: {e}")))?;
+    let get = |key: &str| settings.get(key);
     let hosts =
         get("mon_host").ok_or_else(|| lacks("has no `mon host`: krbd needs the monitors' addresses"))?;
     let (monitors, messenger_v2) = monitors(&hosts).ok_or_else(|| lacks("`mon host` names no address"))?;
@@ -127,6 +156,24 @@ fn monitors(hosts: &str) -> Option<(String, bool)> {
     (!chosen.is_empty()).then(|| (chosen.join(","), only_v2))
 }
 
+/// `mon host` in all its forms → every `host:port` that it may mean, for comparing.
+pub(crate) fn endpoints(hosts: &str) -> Vec<String> {
+    let ports = |address: &str| {
+        let host_ends = address.rfind(']').unwrap_or(0);
+        if address[host_ends..].contains(':') {
+            vec![address.to_owned()]
+        } else {
+            vec![format!("{address}:3300"), format!("{address}:6789")]
+        }
+    };
+    let plain = |piece: &String| {
+        let address = piece.split('/').next().unwrap_or_default();
+        let address = address.strip_prefix("v2:").or_else(|| address.strip_prefix("v1:")).unwrap_or(address);
+        if address.is_empty() { Vec::new() } else { ports(address) }
+    };
+    addresses(hosts).iter().flat_map(plain).collect()
+}
+
 /// Splits at commas, semicolons and blanks; brackets group the addresses of one monitor, unless they hold an IPv6
 /// address.
 fn addresses(hosts: &str) -> Vec<String> {
@@ -189,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_are_the_same_however_they_are_written() {
+        for hosts in ["10.0.0.1", "[v2:10.0.0.1:3300/0,v1:10.0.0.1:6789/0]", "10.0.0.1:3300 10.0.0.1:6789"] {
+            assert_eq!(endpoints(hosts), ["10.0.0.1:3300", "10.0.0.1:6789"], "{hosts}");
+        }
+        assert_eq!(endpoints("v2:[::1]:3300/0"), ["[::1]:3300"]);
+        assert_eq!(endpoints("[::1]"), ["[::1]:3300", "[::1]:6789"]);
+    }
+
+    #[test]
+    fn the_secret_is_never_shown() {
+        let access = Access { monitors: "m".into(), messenger_v2: false, secret: Some("c2VjcmV0".into()) };
+        assert!(!format!("{access:?}").contains("c2VjcmV0"));
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let conf = dir.path().join("ceph.conf");
@@ -202,7 +264,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_parsed_without_panic(text in ".*") {
-            let _ = monitors(&text);
+            let _ = (monitors(&text), endpoints(&text));
             let _ = Sections::parse(&text);
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Doing, Error};
+use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout};
 use crate::protocol::{Attached, Request, Response};
 use crate::spec::ImageSpec;
@@ -33,6 +34,8 @@ pub(crate) struct Client {
     pub layout: Layout,
     pub program: PathBuf,
     pub ceph: aldaas_rbd::ConnectOptions,
+    /// The cluster that is meant; without one, whichever the server serves.
+    pub cluster: Option<ClusterIdentity>,
 }
 
 /// What came back, or that nobody was there (any more) to answer.
@@ -44,7 +47,7 @@ enum Answer {
 impl Client {
     /// Attaches the image, starting the server where needed.
     pub fn attach(&self, spec: &ImageSpec, read_only: bool) -> Result<Attached, Error> {
-        let request = Request::Attach { spec: spec.clone(), read_only };
+        let request = Request::Attach { spec: spec.clone(), read_only, cluster: self.cluster.clone() };
         let deadline = Instant::now() + START_PATIENCE;
         loop {
             match self.ask(&request)? {
@@ -69,7 +72,7 @@ impl Client {
 
     /// Detaches the image; nothing to do where no server runs.
     pub fn detach(&self, spec: &ImageSpec) -> Result<(), Error> {
-        match self.ask(&Request::Detach { spec: spec.clone() })? {
+        match self.ask(&Request::Detach { spec: spec.clone(), cluster: self.cluster.clone() })? {
             Answer::Said(Response::Detached | Response::Stopping) | Answer::Nobody => Ok(()),
             Answer::Said(other) => Err(unexpected(format!("detach {spec}"), other)),
         }
@@ -77,7 +80,7 @@ impl Client {
 
     /// What is attached; `None` where no server runs.
     pub fn list(&self) -> Result<Option<Vec<Attached>>, Error> {
-        match self.ask(&Request::List)? {
+        match self.ask(&Request::List { cluster: self.cluster.clone() })? {
             Answer::Said(Response::List { images, .. }) => Ok(Some(images)),
             Answer::Said(Response::Stopping) | Answer::Nobody => Ok(None),
             Answer::Said(other) => Err(unexpected("list".to_owned(), other)),
@@ -150,6 +153,11 @@ impl Client {
     fn ask(&self, request: &Request) -> Result<Answer, Error> {
         let Some(stream) = connect(self.layout.run_dir())? else { return Ok(Answer::Nobody) };
         match exchange(&stream, request) {
+            Ok(Some(Response::OtherCluster { serves })) => Err(Error::OtherCluster {
+                run_dir: self.layout.run_dir().to_owned(),
+                serves: serves.to_string(),
+                asked: self.cluster.clone().unwrap_or_default().to_string(),
+            }),
             Ok(Some(response)) => Ok(Answer::Said(response)),
             // It ended between accepting and answering.
             Ok(None) => Ok(Answer::Nobody),
@@ -213,8 +221,8 @@ impl Client {
             option("--keyring", keyring.into());
         }
         option("--user", (&self.ceph.user).into());
-        option("--connect-timeout", self.ceph.connect_timeout.as_secs().max(1).to_string().into());
-        option("--operation-timeout", self.ceph.operation_timeout.as_secs().max(1).to_string().into());
+        option("--connect-timeout", seconds(self.ceph.connect_timeout).into());
+        option("--operation-timeout", seconds(self.ceph.operation_timeout).into());
         for (key, value) in &self.ceph.overrides {
             option("--ceph-option", format!("{key}={value}").into());
         }
@@ -272,10 +280,35 @@ fn unexpected(doing: String, response: Response) -> Error {
     }
 }
 
+/// Whole seconds, rounded up: zero waits forever, and nothing else must come to mean that.
+fn seconds(time: Duration) -> String {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).to_string()
+}
+
 fn tail(log: &mut File, from: u64) -> String {
     let mut text = Vec::new();
     let _ = log.seek(SeekFrom::Start(from)).and_then(|_| log.read_to_end(&mut text));
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_waits_as_long_as_its_starter_would_and_zero_stays_forever() {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = |connect_timeout, operation_timeout| {
+            let ceph =
+                aldaas_rbd::ConnectOptions { connect_timeout, operation_timeout, ..Default::default() };
+            let layout = Layout::new(dir.path()).unwrap();
+            let args = Client { layout, program: PathBuf::new(), ceph, cluster: None }.arguments();
+            let value = |name: &str| args[args.iter().position(|a| a == name).unwrap() + 1].clone();
+            (value("--connect-timeout"), value("--operation-timeout"))
+        };
+        assert_eq!(arguments(Duration::from_millis(1500), Duration::ZERO), ("2".into(), "0".into()));
+        assert_eq!(arguments(Duration::ZERO, Duration::from_millis(1)), ("0".into(), "1".into()));
+    }
 }

@@ -89,6 +89,16 @@ pub enum Error {
         /// How it was asked for.
         asked: &'static str,
     },
+    /// The run directory belongs to another cluster.
+    #[error("run directory {} serves {serves}, not {asked}: use another --run-dir", .run_dir.display())]
+    OtherCluster {
+        /// Which run directory.
+        run_dir: PathBuf,
+        /// What it serves.
+        serves: String,
+        /// What was asked for.
+        asked: String,
+    },
     /// Somebody uses it.
     #[error("{what} is busy{}", held_by(.holders))]
     Busy {

@@ -80,7 +80,7 @@ impl Node {
     ) -> Result<Observed, Error> {
         let paths = self.layout.volume(&spec)?;
         let loops = loopdev::over(&paths.image_file)?;
-        let krbd = krbd::devices()?.into_iter().find(|d| d.is_of(&spec));
+        let krbd = krbd::devices_of(&spec, self.client.cluster.as_ref())?.into_iter().next();
         let numbers: Vec<_> = loops.iter().map(|l| l.device).chain(krbd.iter().map(|k| k.device)).collect();
         let points: Vec<PathBuf> = mounts
             .iter()

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::cephconf::{self, Access};
 use crate::error::{Doing, Error};
+use crate::identity::ClusterIdentity;
 use crate::spec::ImageSpec;
 use crate::{holders, mountinfo, tool};
 
@@ -29,6 +30,8 @@ pub(crate) struct KrbdDevice {
     /// `major:minor`.
     pub device: (u32, u32),
     pub read_only: bool,
+    /// Where it is mapped from.
+    pub cluster: ClusterIdentity,
 }
 
 impl KrbdDevice {
@@ -39,6 +42,15 @@ impl KrbdDevice {
     pub fn is_of(&self, spec: &ImageSpec) -> bool {
         self.spec == *spec && self.snapshot == "-"
     }
+}
+
+/// The mappings of the image. Without a cluster, any cluster's image of that name.
+pub(crate) fn devices_of(
+    spec: &ImageSpec,
+    cluster: Option<&ClusterIdentity>,
+) -> Result<Vec<KrbdDevice>, Error> {
+    let is_meant = |d: &KrbdDevice| d.is_of(spec) && cluster.is_none_or(|cluster| d.cluster.is(cluster));
+    Ok(devices()?.into_iter().filter(is_meant).collect())
 }
 
 /// True where the kernel can map images, after loading its module if there is one.
@@ -77,15 +89,28 @@ fn observe(entry: &Path, blocks: &Path) -> Option<KrbdDevice> {
         snapshot: read("current_snap")?,
         device: mountinfo::parse_device(&block("dev")?)?,
         read_only: block("ro")?.trim() == "1",
+        cluster: ClusterIdentity {
+            fsid: read("cluster_fsid").map(|fsid| fsid.to_lowercase()),
+            // What was written to map it begins with the monitors.
+            monitors: read("config_info")
+                .map(|info| cephconf::endpoints(info.split(' ').next().unwrap_or_default()))
+                .unwrap_or_default(),
+            conf: None,
+        },
     })
 }
 
 /// Maps the image, or finds it mapped.
-pub(crate) fn attach(spec: &ImageSpec, read_only: bool, ceph: &ConnectOptions) -> Result<KrbdDevice, Error> {
+pub(crate) fn attach(
+    spec: &ImageSpec,
+    read_only: bool,
+    ceph: &ConnectOptions,
+    cluster: Option<&ClusterIdentity>,
+) -> Result<KrbdDevice, Error> {
     if !available() {
         return Err(Error::NoKrbd);
     }
-    let find = || Ok::<_, Error>(devices()?.into_iter().find(|d| d.is_of(spec)));
+    let find = || Ok::<_, Error>(devices_of(spec, cluster)?.into_iter().next());
     if let Some(device) = find()? {
         return Ok(device);
     }
@@ -200,5 +225,15 @@ mod tests {
         assert!(device.is_of(&ImageSpec::new("p", "golden", "i")));
         assert!(!device.is_of(&ImageSpec::new("p", "", "i")));
         assert_eq!(device.path(), Path::new("/dev/rbd3"));
+        std::fs::write(bus.join("config_info"), "10.0.0.1:6789 name=admin,secret=<hidden> p i -\n").unwrap();
+        let meant = |fsid: Option<&str>, monitor: &str| {
+            let fsid = fsid.map(str::to_owned);
+            let cluster = ClusterIdentity { fsid, monitors: vec![monitor.to_owned()], conf: None };
+            observe(&bus, &blocks).unwrap().cluster.is(&cluster)
+        };
+        assert!(meant(Some("a"), "10.0.0.1:6789") && !meant(Some("a"), "10.0.0.2:6789"));
+        std::fs::write(bus.join("cluster_fsid"), "a\n").unwrap();
+        assert!(meant(Some("a"), "10.0.0.2:6789") && !meant(Some("b"), "10.0.0.1:6789"));
+        assert!(meant(None, "10.0.0.1:6789") && !meant(None, "10.0.0.2:6789"));
     }
 }

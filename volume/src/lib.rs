@@ -31,6 +31,7 @@ mod client;
 mod error;
 mod filesystem;
 mod holders;
+mod identity;
 mod inventory;
 mod krbd;
 mod layout;
@@ -45,6 +46,7 @@ mod sys;
 mod tool;
 
 pub use error::{Error, Holder};
+pub use identity::ClusterIdentity;
 pub use inventory::{Cleaned, Observed, Server};
 pub use marker::Marker;
 pub use node::{Node, NodeConfig};

@@ -12,6 +12,7 @@ use rustix::mount::UnmountFlags;
 use crate::attach::{Device, Held};
 use crate::client::Client;
 use crate::error::{Doing, Error};
+use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout, VolumePaths};
 use crate::mountinfo::{self, Mount};
 use crate::spec::{AttachMode, ImageSpec, Mounted, NewVolume, OpenVolume};
@@ -51,6 +52,7 @@ impl Node {
     pub fn new(config: NodeConfig) -> Result<Self, Error> {
         let layout = Layout::new(&config.run_dir)?;
         let client = Client {
+            cluster: Some(ClusterIdentity::of(&config.ceph)),
             layout: layout.clone(),
             program: config.fuse_program.clone(),
             ceph: config.ceph.clone(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::ClusterIdentity;
 use crate::spec::ImageSpec;
 
 /// A request to the FUSE server.
@@ -14,14 +15,24 @@ pub enum Request {
         spec: ImageSpec,
         /// Open it read-only.
         read_only: bool,
+        /// The cluster that is meant. A server of another one refuses; without it, whichever is served is meant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<ClusterIdentity>,
     },
     /// Flush and close the image; refused while its file is open. One that isn't attached is fine.
     Detach {
         /// Which image.
         spec: ImageSpec,
+        /// As in `Attach`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<ClusterIdentity>,
     },
     /// What is attached?
-    List,
+    List {
+        /// As in `Attach`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<ClusterIdentity>,
+    },
     /// End when nothing is attached; with `force` in any case, after flushing.
     Stop {
         /// End even though images are attached.
@@ -59,6 +70,11 @@ pub enum Response {
         /// The images.
         images: Vec<Attached>,
     },
+    /// The server is another cluster's.
+    OtherCluster {
+        /// Which cluster it serves.
+        serves: ClusterIdentity,
+    },
     /// The server ends now.
     Stopping,
     /// The server stays, since it has work or wasn't started on demand.
@@ -81,9 +97,12 @@ mod tests {
     fn the_wire_form_is_what_older_clients_send() {
         let line = r#"{"op":"attach","spec":{"pool":"p","namespace":"n","image":"i"},"read_only":true}"#;
         let request: Request = serde_json::from_str(line).unwrap();
-        assert_eq!(request, Request::Attach { spec: ImageSpec::new("p", "n", "i"), read_only: true });
+        assert_eq!(
+            request,
+            Request::Attach { spec: ImageSpec::new("p", "n", "i"), read_only: true, cluster: None }
+        );
         assert_eq!(serde_json::to_string(&request).unwrap(), line);
-        assert_eq!(serde_json::to_string(&Request::List).unwrap(), r#"{"op":"list"}"#);
+        assert_eq!(serde_json::to_string(&Request::List { cluster: None }).unwrap(), r#"{"op":"list"}"#);
     }
 
     proptest! {

@@ -362,3 +362,49 @@ fn an_image_has_at_most_one_writer() {
     other_node.assert_nothing_left_on_the_node();
     fixture.assert_nothing_left_on_the_node();
 }
+
+#[test]
+fn a_run_directory_belongs_to_one_cluster_and_says_so_to_who_means_another() {
+    let fixture = Fixture::new();
+    let (node, spec, mounted) = fixture.open("ours");
+    let text = std::fs::read_to_string(fixture.bed.ceph_conf()).unwrap();
+    let conf = fixture.run_dir().join("other.conf");
+    let without = |keys: &[&str]| -> String {
+        let kept = text.lines().filter(|l| !keys.iter().any(|k| l.replace('_', " ").trim().starts_with(k)));
+        kept.collect::<Vec<_>>().join("\n")
+    };
+    let other_fsid = "[global]\nfsid = 11111111-2222-3333-4444-555555555555\n";
+    let other_monitors = "[global]\nmon host = 127.0.0.1:1\n";
+    let refused = [
+        other_fsid.to_owned() + &without(&["fsid"]),
+        other_monitors.to_owned() + &without(&["fsid", "mon host"]),
+    ];
+    let with = |text: &str| {
+        std::fs::write(&conf, text).unwrap();
+        let mut config = fixture.config();
+        config.ceph.conf = Some(conf.clone());
+        Node::new(config).unwrap()
+    };
+    for text in refused {
+        let other = with(&text);
+        for error in [
+            other.open(&spec, &writable(&marker("ours"))).unwrap_err(),
+            other.close(&spec).unwrap_err(),
+            other.inventory().unwrap_err(),
+            other.attach(&aldaas_volume::ImageSpec::new("p", "", "i"), true).unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::OtherCluster { .. }), "{error}");
+            let said = error.to_string();
+            assert!(
+                said.contains("--run-dir") && said.contains(fixture.run_dir().to_str().unwrap()),
+                "{said}"
+            );
+        }
+    }
+    std::fs::write(mounted.data.join("x"), "not disturbed").unwrap();
+    // One that names its cluster by monitors only is the same.
+    with(&without(&["fsid"])).open(&spec, &writable(&marker("ours"))).unwrap();
+    std::fs::remove_file(conf).unwrap();
+    node.close(&spec).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}

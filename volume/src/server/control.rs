@@ -61,18 +61,25 @@ fn converse(
 }
 
 fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
+    if let Request::Attach { cluster, .. } | Request::Detach { cluster, .. } | Request::List { cluster } =
+        request
+        && let (Some(asked), Some(serves)) = (cluster, images.identity())
+        && !serves.is(asked)
+    {
+        return Response::OtherCluster { serves: serves.clone() };
+    }
     let failed = |refusal: Refusal| Response::Failed { message: refusal.message, errno: refusal.errno };
     match request {
-        Request::Attach { spec, read_only } => match images.attach(spec, *read_only) {
+        Request::Attach { spec, read_only, .. } => match images.attach(spec, *read_only) {
             Ok(AttachOutcome::Attached(attached)) => Response::Attached(attached),
             Ok(AttachOutcome::Stopping) => Response::Stopping,
             Err(refusal) => failed(refusal),
         },
-        Request::Detach { spec } => match images.detach(spec) {
+        Request::Detach { spec, .. } => match images.detach(spec) {
             Ok(()) => Response::Detached,
             Err(refusal) => failed(refusal),
         },
-        Request::List => {
+        Request::List { .. } => {
             let images = images.all().iter().map(|open| open.describe()).collect();
             Response::List { pid: std::process::id(), images }
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aldaas_rbd as rbd;
 use rustix::io::Errno;
 
+use crate::identity::ClusterIdentity;
 use crate::protocol::Attached;
 use crate::spec::ImageSpec;
 
@@ -69,7 +70,7 @@ struct State {
 
 /// All images of the server. `files` is what the FUSE threads look at; `state` decides who may change what.
 pub(super) struct Images {
-    cluster: OnceLock<rbd::Cluster>,
+    cluster: OnceLock<(rbd::Cluster, ClusterIdentity)>,
     state: Mutex<State>,
     changed: Condvar,
     files: RwLock<HashMap<u64, Arc<OpenImage>>>,
@@ -92,8 +93,15 @@ impl Images {
         }
     }
 
-    pub fn connected(&self, cluster: rbd::Cluster) {
-        let _ = self.cluster.set(cluster);
+    /// From now on images can be opened. Of its identity, the cluster itself knows the id best.
+    pub fn connected(&self, cluster: rbd::Cluster, configured: ClusterIdentity) {
+        let identity = ClusterIdentity { fsid: Some(cluster.fsid().to_lowercase()), ..configured };
+        let _ = self.cluster.set((cluster, identity));
+    }
+
+    /// Which cluster is served.
+    pub fn identity(&self) -> Option<&ClusterIdentity> {
+        self.cluster.get().map(|(_, identity)| identity)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,7 +185,7 @@ impl Images {
     }
 
     fn open(&self, spec: &ImageSpec, read_only: bool, inode: u64) -> Result<Arc<OpenImage>, Refusal> {
-        let cluster =
+        let (cluster, _) =
             self.cluster.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
         let namespace = cluster.pool(&rbd::PoolName::new(&spec.pool)?)?.namespace(&spec.namespace)?;
         let name = rbd::ImageName::new(&spec.image)?;

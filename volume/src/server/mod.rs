@@ -24,6 +24,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::attach::sweep_dead_mounts;
 use crate::client::{READY, TAKEN, short_socket_path};
+use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout};
 use crate::loopdev;
 use images::Images;
@@ -109,7 +110,7 @@ fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow:
     };
     cut_off(&cluster, &killed);
     sign(lock, &cluster.addresses()?)?;
-    images.connected(cluster);
+    images.connected(cluster, ClusterIdentity::of(&options.ceph));
     signals(end.clone())?;
     control::accept(listener, Arc::clone(&images), options.on_demand, end)?;
     announce(READY);
@@ -303,5 +304,5 @@ pub fn list(run_dir: &Path) -> anyhow::Result<Option<Vec<crate::protocol::Attach
 fn local_client(run_dir: &Path) -> anyhow::Result<crate::client::Client> {
     let layout = Layout::new(run_dir)?;
     let ceph = aldaas_rbd::ConnectOptions::default();
-    Ok(crate::client::Client { layout, program: PathBuf::new(), ceph })
+    Ok(crate::client::Client { layout, program: PathBuf::new(), ceph, cluster: None })
 }
