@@ -22,17 +22,17 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  aldaas ingest orders --from s3://backup/orders.sql.gz   build a golden image from a dump
-  aldaas images                                           which there are, and which is latest
-  aldaas run orders:latest                                a database to try things on, gone at Ctrl-C
-  aldaas run orders:latest -- ./migrate.sh                the same around one command
-  aldaas clone orders:latest pr-123                       a database that stays until `aldaas rm pr-123`
+  aldaas ingest orders --from s3://backup/orders.sql.gz   a golden image from a dump
+  aldaas images                                           what there is, and what is latest
+  aldaas run orders:latest                                a database until Ctrl-C
+  aldaas run orders:latest -- ./migrate.sh                a database around one command
+  aldaas clone orders:latest pr-123                       one that stays until `aldaas rm`
   aldaas doctor                                           what is here, left over, missing";
 
 #[derive(Debug, clap::Args)]
 pub struct Global {
-    /// How to print results
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    /// How to print results: table, for people, or json, for programs
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, hide_possible_values = true)]
     pub output: Output,
     /// Say more on standard error (twice: everything)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -42,52 +42,83 @@ pub struct Global {
         long,
         global = true,
         env = "ALDAAS_CEPH_CONF",
+        hide_env_values = true,
         default_value = "/etc/ceph/ceph.conf",
         help_heading = "Where"
     )]
     pub ceph_conf: PathBuf,
     /// Ceph user, without `client.`
-    #[arg(long, global = true, env = "ALDAAS_CEPH_USER", default_value = "admin", help_heading = "Where")]
+    #[arg(
+        long,
+        global = true,
+        env = "ALDAAS_CEPH_USER",
+        hide_env_values = true,
+        default_value = "admin",
+        help_heading = "Where"
+    )]
     pub ceph_user: String,
     /// Seconds after which a Ceph that does not answer counts as away
     #[arg(
         long,
         global = true,
         env = "ALDAAS_CEPH_TIMEOUT",
+        hide_env_values = true,
         default_value_t = 30,
         value_name = "SECONDS",
         help_heading = "Where"
     )]
     pub ceph_timeout: u64,
     /// Pool that holds golden images and clones
-    #[arg(long, global = true, env = "ALDAAS_POOL", default_value = "aldaas", help_heading = "Where")]
+    #[arg(
+        long,
+        global = true,
+        env = "ALDAAS_POOL",
+        hide_env_values = true,
+        default_value = "aldaas",
+        help_heading = "Where"
+    )]
     pub pool: String,
     /// Directory for mounts and sockets on this machine
     #[arg(
         long,
         global = true,
         env = "ALDAAS_RUN_DIR",
+        hide_env_values = true,
         default_value = "/run/aldaas",
         help_heading = "Where"
     )]
     pub run_dir: PathBuf,
     /// How images become block devices: auto, krbd (the kernel's own) or fuse (where the kernel has none)
-    #[arg(long, global = true, env = "ALDAAS_ATTACH", default_value = "auto", help_heading = "Where")]
+    #[arg(
+        long,
+        global = true,
+        env = "ALDAAS_ATTACH",
+        hide_env_values = true,
+        default_value = "auto",
+        help_heading = "Where"
+    )]
     pub attach: AttachMode,
     /// User as whom the engine runs
     #[arg(
         long,
         global = true,
         env = "ALDAAS_ENGINE_USER",
+        hide_env_values = true,
         default_value = "postgres",
         help_heading = "Where"
     )]
     pub engine_user: String,
     /// The program `aldaas-restore` [default: beside this one, else in PATH]
-    #[arg(long, global = true, env = "ALDAAS_RESTORE_PROGRAM", help_heading = "Where")]
+    #[arg(
+        long,
+        global = true,
+        env = "ALDAAS_RESTORE_PROGRAM",
+        hide_env_values = true,
+        help_heading = "Where"
+    )]
     pub restore_program: Option<PathBuf>,
     /// The program `aldaas-fuse` [default: beside this one, else in PATH]
-    #[arg(long, global = true, env = "ALDAAS_FUSE_PROGRAM", help_heading = "Where")]
+    #[arg(long, global = true, env = "ALDAAS_FUSE_PROGRAM", hide_env_values = true, help_heading = "Where")]
     pub fuse_program: Option<PathBuf>,
 }
 
@@ -162,10 +193,10 @@ pub struct Ingest {
     #[arg(long, value_name = "DUMP")]
     pub from: String,
     /// Size of the volume; thin, so that only what is written takes space
-    #[arg(long, env = "ALDAAS_SIZE", default_value = "16GiB")]
+    #[arg(long, env = "ALDAAS_SIZE", hide_env_values = true, default_value = "16GiB")]
     pub size: ByteSize,
     /// File system of the volume: ext4 or xfs
-    #[arg(long, env = "ALDAAS_FILESYSTEM", default_value = "ext4")]
+    #[arg(long, env = "ALDAAS_FILESYSTEM", hide_env_values = true, default_value = "ext4")]
     pub filesystem: Filesystem,
     /// Query that must return true (or any row without a null) on a clone before the image is ready; may be repeated
     #[arg(long, value_name = "SQL")]
@@ -174,7 +205,7 @@ pub struct Ingest {
     #[arg(long)]
     pub name: Option<GoldenImageName>,
     /// Parallel jobs of pg_restore
-    #[arg(long, env = "ALDAAS_JOBS")]
+    #[arg(long, env = "ALDAAS_JOBS", hide_env_values = true)]
     pub jobs: Option<u32>,
     /// Keep an image that failed, with its reason, instead of removing it
     #[arg(long)]
@@ -235,7 +266,7 @@ pub struct Engine {
     #[arg(long, default_value = "127.0.0.1")]
     pub listen: std::net::IpAddr,
     /// Size of the clone's RADOS objects: small ones make small writes cheap and big scans dear [default: the golden image's]
-    #[arg(long, env = "ALDAAS_OBJECT_SIZE")]
+    #[arg(long, env = "ALDAAS_OBJECT_SIZE", hide_env_values = true)]
     pub object_size: Option<ByteSize>,
 }
 

@@ -65,6 +65,8 @@ fn postgres() -> Finding {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut servers: Vec<PathBuf> = debian.map(|version| version.path().join("bin/postgres")).collect();
     servers.extend(find("postgres"));
+    servers.sort();
+    servers.dedup();
     let versions: Vec<String> = servers.iter().filter_map(|server| context::version_of(server)).collect();
     match versions.is_empty() {
         true => Finding::missing("postgres", "no server found: apt install postgresql"),
