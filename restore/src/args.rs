@@ -173,7 +173,9 @@ pub struct Check {
     #[arg(long, env = "ALDAAS_MANIFEST", value_name = "FILE")]
     pub manifest: PathBuf,
 
-    /// A statement that must succeed, and must not return false; may be given several times
+    /// A statement that must succeed and return a row, with no false and no NULL in it; may be given several times
+    ///
+    /// For example: SELECT count(*) > 0 FROM orders. One that may return nothing is written SELECT EXISTS (…).
     #[arg(long, env = "ALDAAS_CHECK_SQL", value_name = "STATEMENT", value_delimiter = None)]
     pub sql: Vec<String>,
 }

@@ -51,11 +51,11 @@ pub async fn run<E: Engine>(
         Ok::<_, Error>(())
     };
     if let Err(err) = loaded.await {
-        let _ = engine.stop(server, Stop::Immediate).await;
+        let _ = engine.stop(server, Stop::Immediate, cancel).await;
         return Err(err);
     }
     // Still a part of the bake: this is where the large checkpoint happens.
-    engine.stop(server, Stop::Fast).await?;
+    engine.stop(server, Stop::Fast, cancel).await?;
     fail::fail_point!("restore::after-bake");
 
     let contents = look(engine, &[], report, cancel).await?;
@@ -110,13 +110,13 @@ pub(crate) async fn look<E: Engine>(
         Err(err) => {
             // A check that fails is no reason to leave a mess.
             let how = if cancel.is_cancelled() { Stop::Immediate } else { Stop::Fast };
-            let _ = engine.stop(server, how).await;
+            let _ = engine.stop(server, how, cancel).await;
             return Err(err.into());
         }
     };
     fail::fail_point!("restore::after-check");
     report.step(Step::Stop);
-    engine.stop(server, Stop::Fast).await?;
+    engine.stop(server, Stop::Fast, cancel).await?;
     engine.prove(cancel).await?;
     Ok(contents)
 }

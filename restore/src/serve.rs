@@ -41,7 +41,8 @@ pub async fn run<E: Engine>(
         died = server.died() => return Err(died.into()),
     }
     report.step(Step::Stop);
-    engine.stop(server, args.stop).await?;
+    // Being told to stop was the beginning of this; who does not want to wait tells it once more.
+    engine.stop(server, args.stop, &CancellationToken::new()).await?;
     Ok(())
 }
 

@@ -89,6 +89,29 @@ fn told_to_stop_it_stops_at_once_and_leaves_no_process() {
 }
 
 #[test]
+fn told_to_stop_it_does_not_wait_for_what_is_still_to_be_written() {
+    let room = Room::new();
+    run(&mut room.restore(room.write("dump", dump(10)))).done();
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut check = Running::start(room.check().args(["--sql", "SELECT pg_sleep(2)"]));
+        check.until(|event| matches!(event, Event::Step { step: Step::Check }));
+        let lock = fs::read_to_string(room.path("data/postmaster.pid")).unwrap();
+        // A checkpoint that takes for ever.
+        let mut pgrep = Command::new("pgrep");
+        let found = pgrep.args(["-P", lock.lines().next().unwrap(), "-f", "checkpointer"]).output().unwrap();
+        signal_pid(String::from_utf8(found.stdout).unwrap().trim().parse().unwrap(), Signal::STOP);
+        if signal == Signal::TERM {
+            check.until(|event| matches!(event, Event::Step { step: Step::Stop }));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        check.signal(signal);
+        let code = check.code();
+        assert_eq!(code, if signal == Signal::TERM { 143 } else { -1 });
+        room.wait_for_no_process();
+    }
+}
+
+#[test]
 fn killed_it_takes_its_engine_along() {
     let room = Room::new();
     let (mut child, stdin, _) = stuck_restore(&room);
@@ -197,9 +220,17 @@ fn a_crashed_clone_is_served_again_although_its_lock_file_names_a_living_process
     let mut served = Running::start(&mut room.serve());
     let (port, _) = served.ready();
     assert_eq!(psql(port, "orders", "SELECT count(*) FROM customer"), "101");
-    // But a server that does run there is left alone.
-    let second = run(&mut room.serve());
-    assert!(second.failed(1).contains("another server"), "{:?}", second.events);
+    let text = fs::read_to_string(&lock).unwrap();
+    // But a server that does run there is left alone, whichever process the lock file names.
+    for name in [None, Some(stranger.id())] {
+        if let Some(name) = name {
+            let (_, rest) = text.split_once('\n').unwrap();
+            fs::write(&lock, format!("{name}\n{rest}")).unwrap();
+        }
+        let second = run(&mut room.serve());
+        assert!(second.failed(1).contains("another server"), "{:?}", second.events);
+    }
+    fs::write(&lock, &text).unwrap();
     served.signal(Signal::TERM);
     assert_eq!(served.code(), 0);
     stranger.kill().unwrap();

@@ -186,6 +186,16 @@ fn a_clone_that_differs_or_breaks_a_check_is_found() {
     run(room.check().args(["--sql", "SELECT count(*) = 10 FROM customer", "--sql", "SELECT f()"])).done();
     let outcome = run(room.check().args(["--sql", "SELECT count(*) > 99 FROM customer"]));
     assert!(outcome.failed(1).contains("returned false"));
+    for (sql, said) in [
+        ("SELECT id FROM customer WHERE false", "returned no row"),
+        ("ANALYZE", "returned no row"),
+        ("SELECT max(id) > 1 FROM empty", "returned NULL"),
+        ("SELECT 1, NULL::point", "returned NULL"),
+        ("SELECT true, id < 9 FROM customer ORDER BY id", "returned false"),
+    ] {
+        let outcome = run(room.check().args(["--sql", sql]));
+        assert!(outcome.failed(1).contains(said), "{sql}: {:?}", outcome.events.last());
+    }
     let outcome = run(room.check().args(["--sql", "SELECT * FROM missing"]));
     assert!(outcome.failed(1).contains("\"missing\" does not exist"));
     room.assert_at_rest();

@@ -161,6 +161,8 @@ fn a_body_that_stays_short_never_becomes_a_database() {
         (Lie::CutsAfter(100), "cut short"),
         (Lie::CutsAndStartsOver(5000), "cut short"),
         (Lie::Changes(5000), "changed while it was read"),
+        (Lie::ChangesUnseen(5000), "changed while it was read"),
+        (Lie::CutsWithoutEtag(5000), "cut short"),
     ] {
         let room = Room::new();
         let liar = Liar::start(dump.clone(), lie);
@@ -170,4 +172,15 @@ fn a_body_that_stays_short_never_becomes_a_database() {
         assert!(!room.path("manifest.json").exists());
         room.wait_for_no_process();
     }
+}
+
+#[test]
+fn an_object_of_unknown_length_is_refused_for_its_end_could_be_missing() {
+    // As a whole it would be a good dump.
+    let dump = "CREATE TABLE a ();\nCREATE TABLE b ();\n";
+    let room = Room::new();
+    let liar = Liar::start(dump.into(), Lie::CutsWithoutLength(dump.len() / 2));
+    let outcome = run(with_liar(&mut room.restore("s3://bucket/key"), &liar.endpoint));
+    let reason = outcome.failed(1);
+    assert!(reason.contains("Content-Length") && reason.contains(&liar.endpoint), "{reason}");
 }

@@ -102,7 +102,8 @@ pub trait Engine {
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<Contents, Error>>;
 
-    /// Runs one check of the user's: a statement that must succeed, and whose first value must not be `false`.
+    /// Runs one check of the user's: a statement that must succeed and return a row, and no value of which may be
+    /// `false` or NULL.
     fn check(
         &self,
         server: &mut Self::Server,
@@ -110,8 +111,13 @@ pub trait Engine {
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<(), Error>>;
 
-    /// Stops it and waits until it has.
-    fn stop(&self, server: Self::Server, how: Stop) -> impl Future<Output = Result<(), Error>>;
+    /// Stops it and waits until it has; at once when `cancel` comes meanwhile.
+    fn stop(
+        &self,
+        server: Self::Server,
+        how: Stop,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<(), Error>>;
 
     /// Proves, from the data directory alone, that it stopped cleanly; and that all of it is on disk.
     fn prove(&self, cancel: &CancellationToken) -> impl Future<Output = Result<(), Error>>;

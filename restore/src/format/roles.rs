@@ -5,8 +5,9 @@
 //! name that things can belong to. Only lines that `pg_dump` writes are understood; other mentions of a missing role
 //! fail the restore with the engine's own words.
 
-/// Words that name no role of their own.
-const NOBODY: [&str; 5] = ["PUBLIC", "CURRENT_USER", "CURRENT_ROLE", "SESSION_USER", "postgres"];
+/// Words that name no role, or one that is there.
+const NOBODY: [&str; 7] =
+    ["public", "none", "default", "current_user", "current_role", "session_user", "postgres"];
 
 /// The roles in one line that is one whole statement, as they are written there.
 pub(super) fn named_in(line: &[u8]) -> Vec<String> {
@@ -26,8 +27,17 @@ pub(super) fn named_in(line: &[u8]) -> Vec<String> {
         roles.extend(statement.rsplit_once(" FROM ").and_then(|(_, role)| role_at(role)));
     }
     roles.extend(statement.strip_prefix("SET SESSION AUTHORIZATION ").and_then(role_at));
-    roles.retain(|role| !NOBODY.contains(&role.as_str()) && role != "DEFAULT");
+    roles.retain(|role| !is_there(role));
     roles
+}
+
+/// Whether nobody need make it: the engine keeps all names that begin with `pg_` for itself.
+fn is_there(role: &str) -> bool {
+    let name = match role.strip_prefix('"') {
+        Some(rest) => rest.trim_end_matches('"').to_owned(),
+        None => role.to_ascii_lowercase(),
+    };
+    name.starts_with("pg_") || NOBODY.contains(&name.as_str())
 }
 
 /// A statement that makes `role` unless it is there; it stands on the same line as the one that needs it.
@@ -69,6 +79,12 @@ mod tests {
             ("ALTER TABLE a OWNER TO \"$aldaas$\";", vec![]),
             ("INSERT INTO t VALUES (' OWNER TO bob');", vec![]),
             ("ALTER TABLE a OWNER TO bob", vec![]),
+            ("GRANT SELECT ON TABLE a TO pg_monitor;", vec![]),
+            ("GRANT SELECT ON TABLE a TO \"pg_monitor\";", vec![]),
+            ("GRANT SELECT ON TABLE a TO PG_Monitor;", vec![]),
+            ("GRANT ALL ON SCHEMA public TO public;", vec![]),
+            ("ALTER TABLE a OWNER TO current_user;", vec![]),
+            ("ALTER TABLE a OWNER TO \"Public\";", vec!["\"Public\""]),
         ];
         for (line, roles) in cases {
             assert_eq!(named_in(line.as_bytes()), roles, "{line}");

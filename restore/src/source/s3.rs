@@ -60,18 +60,30 @@ impl S3 {
             s3: self.clone(),
             client,
             etag: None,
-            size: None,
-            body: ByteStream::default(),
+            size: 0,
+            body: None,
             got: 0,
             resumed: 0,
             resumed_at: 0,
         };
         let object = reader.get().await?;
+        reader.size = self.size(&object)?;
         reader.etag = object.e_tag;
-        reader.size = object.content_length.and_then(|length| u64::try_from(length).ok());
-        reader.body = object.body;
+        reader.body = Some(object.body);
         let etag = reader.etag.as_deref().map(|etag| etag.trim_matches('"').to_owned());
-        Ok(Opened { size: reader.size, etag, body: Box::new(reader) })
+        Ok(Opened { size: Some(reader.size), etag, body: Box::new(reader) })
+    }
+
+    /// Without its size, an object whose end is missing would look like a whole one.
+    fn size(&self, object: &GetObjectOutput) -> Result<u64, Error> {
+        object.content_length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| Error::Refused {
+            location: self.location(),
+            detail: format!(
+                "{} does not say how long it is (Content-Length): read it past whatever stands before the store",
+                self.endpoint()
+            ),
+            temporary: false,
+        })
     }
 
     async fn client(&self) -> Result<Client, Error> {
@@ -183,8 +195,9 @@ struct Reader {
     s3: S3,
     client: Client,
     etag: Option<String>,
-    size: Option<u64>,
-    body: ByteStream,
+    size: u64,
+    /// None: it broke, and is to be taken up again.
+    body: Option<ByteStream>,
     got: u64,
     /// Breaks in a row …
     resumed: usize,
@@ -203,17 +216,21 @@ impl Reader {
 
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            let broke = match tokio::time::timeout(ANSWER, self.body.next()).await {
-                Ok(Some(Ok(piece))) if piece.is_empty() => continue,
-                Ok(Some(Ok(piece))) => {
-                    self.got += piece.len() as u64;
-                    return Ok(Some(piece));
-                }
-                Ok(None) if self.size.is_none_or(|size| size == self.got) => return Ok(None),
-                Ok(None) => "the body ended early".to_owned(),
-                Ok(Some(Err(err))) => innermost(&err),
-                Err(_) => format!("no byte for {} s", ANSWER.as_secs()),
+            let broke = match &mut self.body {
+                None => "the store was away".to_owned(),
+                Some(body) => match tokio::time::timeout(ANSWER, body.next()).await {
+                    Ok(Some(Ok(piece))) if piece.is_empty() => continue,
+                    Ok(Some(Ok(piece))) => {
+                        self.got += piece.len() as u64;
+                        return Ok(Some(piece));
+                    }
+                    Ok(None) if self.size == self.got => return Ok(None),
+                    Ok(None) => "the body ended early".to_owned(),
+                    Ok(Some(Err(err))) => innermost(&err),
+                    Err(_) => format!("no byte for {} s", ANSWER.as_secs()),
+                },
             };
+            self.body = None;
             self.resume(&broke).await?;
         }
     }
@@ -222,37 +239,35 @@ impl Reader {
         if self.got >= self.resumed_at + PROGRESS {
             self.resumed = 0;
         }
-        let short = self.short(broke);
+        let short = Error::Short { location: self.s3.location(), got: self.got, expected: self.size };
         let Some(pause) = RESUMES.get(self.resumed) else { return Err(short) };
+        // What comes next might be the rest of another object.
+        let Some(etag) = self.etag.clone() else { return Err(short) };
         tracing::warn!("{} broke after {} bytes ({broke}): taking it up again", self.s3.location(), self.got);
         tokio::time::sleep(*pause).await;
         self.resumed += 1;
         self.resumed_at = self.got;
         let object = match self.get().await {
             Ok(object) => object,
-            // Away for a moment: the next piece fails at once, and the next try waits longer.
+            // Away for a moment: it stays broken, and the next try waits longer.
             Err(Error::Away { .. } | Error::Refused { temporary: true, .. })
                 if self.resumed < RESUMES.len() =>
             {
-                self.body = ByteStream::default();
                 return Ok(());
             }
             Err(err) => return Err(err),
         };
+        // A store may ignore `If-Match`.
+        if object.e_tag.as_ref().is_some_and(|other| *other != etag) {
+            return Err(Error::Changed { location: self.s3.location() });
+        }
         // A store that ignores the range would start over from the first byte.
         let begins = format!("bytes {}-", self.got);
         if self.got > 0 && !object.content_range.as_deref().is_some_and(|range| range.starts_with(&begins)) {
             return Err(short);
         }
-        self.body = object.body;
+        self.body = Some(object.body);
         Ok(())
-    }
-
-    fn short(&self, broke: &str) -> Error {
-        match self.size {
-            Some(expected) => Error::Short { location: self.s3.location(), got: self.got, expected },
-            None => Error::Away { endpoint: self.s3.endpoint(), detail: broke.to_owned() },
-        }
     }
 }
 

@@ -13,6 +13,12 @@ pub enum Lie {
     CutsAndStartsOver(usize),
     /// Cuts once, and holds another object by then.
     Changes(usize),
+    /// Cuts, and holds another object by then, but does not look at the ETag it is asked for.
+    ChangesUnseen(usize),
+    /// Cuts, and gives objects no ETag.
+    CutsWithoutEtag(usize),
+    /// Cuts, and does not say how long an object is.
+    CutsWithoutLength(usize),
     /// Accepts, and says nothing.
     Silent,
     /// Says 503 to everything.
@@ -81,14 +87,28 @@ fn answer(mut connection: TcpStream, object: &[u8], lie: Lie, seen: &Mutex<Vec<S
         Lie::CutsAndStartsOver(_) => begin = 0,
         _ => {}
     }
-    let (Lie::CutsAfter(cut) | Lie::CutsAndStartsOver(cut) | Lie::Changes(cut)) = lie else { return };
+    let (Lie::CutsAfter(cut)
+    | Lie::CutsAndStartsOver(cut)
+    | Lie::Changes(cut)
+    | Lie::ChangesUnseen(cut)
+    | Lie::CutsWithoutEtag(cut)
+    | Lie::CutsWithoutLength(cut)) = lie
+    else {
+        return;
+    };
     let body = &object[begin..];
     let status = if begin > 0 { "206 Partial Content" } else { "200 OK" };
     let of = format!("content-range: bytes {begin}-{}/{}\r\n", object.len() - 1, object.len());
+    let length = format!("content-length: {}\r\n", body.len());
+    let etag = match lie {
+        Lie::CutsWithoutEtag(_) => "",
+        Lie::ChangesUnseen(_) if begin > 0 => "etag: \"e2\"\r\n",
+        _ => "etag: \"e1\"\r\n",
+    };
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: \"e1\"\r\n{}connection: close\r\n\r\n",
-        body.len(),
-        if begin > 0 { of.as_str() } else { "" }
+        "HTTP/1.1 {status}\r\n{}{etag}{}connection: close\r\n\r\n",
+        if matches!(lie, Lie::CutsWithoutLength(_)) { "" } else { &length },
+        if begin > 0 { &of } else { "" }
     );
     let _ = connection.write_all(head.as_bytes());
     let _ = connection.write_all(&body[..body.len().min(cut)]);

@@ -1,7 +1,7 @@
 //! The data directory while no server runs on it: made, looked at, proven.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -62,21 +62,32 @@ fn make_dir(data: &Path) -> Result<(), Error> {
 }
 
 /// Removes the lock file of a server that was killed, on another machine perhaps: its process id may by now be that
-/// of anything, and PostgreSQL would refuse to start. Only a process that works in this directory is a reason to stop.
+/// of anything, and PostgreSQL would refuse to start. Only a process that works in this directory is a reason to stop:
+/// a server does, and so does what is left of one, whatever the file says.
 pub(super) fn clear_stale_lock(data: &Path) -> Result<(), Error> {
     let lock = data.join("postmaster.pid");
-    let Ok(text) = fs::read_to_string(&lock) else { return Ok(()) };
-    let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
-    if let (Some(pid), Ok(here)) = (pid, data.canonicalize())
-        && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == here)
-    {
+    if fs::symlink_metadata(&lock).is_err() {
+        return Ok(());
+    }
+    if let Some(pid) = works_in(data)? {
         return Err(Error::Refused(format!(
-            "another server (process {pid}) runs on {}: stop it first",
+            "process {pid} works in {}, another server perhaps: stop it first",
             data.display()
         )));
     }
     tracing::info!("{} was left by a server that was killed: removed", lock.display());
     fs::remove_file(&lock).map_err(Error::io(format!("remove {}", lock.display())))
+}
+
+/// A process other than us whose working directory is `data`, under whatever path.
+fn works_in(data: &Path) -> Result<Option<u32>, Error> {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let here = identity(data).map_err(Error::io(format!("look at {}", data.display())))?;
+    let processes = fs::read_dir("/proc").map_err(Error::io("look for processes in /proc"))?;
+    Ok(processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id())
+        .find(|pid| identity(Path::new(&format!("/proc/{pid}/cwd"))).is_ok_and(|there| there == here)))
 }
 
 /// Asks PostgreSQL's own tool whether the last stop was a clean one, and puts everything on disk.

@@ -169,8 +169,8 @@ impl Engine for Postgres {
         query::check(server, &self.place.database, sql, cancel).await
     }
 
-    async fn stop(&self, server: Postmaster, how: Stop) -> Result<(), Error> {
-        server.end(how).await
+    async fn stop(&self, server: Postmaster, how: Stop, cancel: &CancellationToken) -> Result<(), Error> {
+        server.end(how, cancel).await
     }
 
     async fn prove(&self, cancel: &CancellationToken) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use aldaas_api::manifest::Contents;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, Kind, Type};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
@@ -131,16 +131,45 @@ pub(super) async fn check(
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
     let failed = |said: String| Error::Check { sql: sql.to_owned(), said };
-    let holds = with(server, database, cancel, async |client| {
+    let verdict = with(server, database, cancel, async |client| {
         let rows = client.query(sql, &[]).await?;
-        let Some(row) = rows.first().filter(|row| !row.is_empty()) else { return Ok(true) };
-        Ok(row.columns()[0].type_() != &Type::BOOL || row.get::<_, Option<bool>>(0) == Some(true))
+        let values: Vec<Verdict> =
+            rows.iter().flat_map(|row| (0..row.len()).map(|column| row.get(column))).collect();
+        Ok(values.iter().copied().find(|value| *value != Verdict::Holds).or(values.first().copied()))
     });
-    match holds.await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(failed("it returned false".into())),
+    match verdict.await {
+        Ok(Some(Verdict::Holds)) => Ok(()),
+        Ok(Some(Verdict::False)) => Err(failed("it returned false".into())),
+        Ok(Some(Verdict::Null)) => Err(failed("it returned NULL".into())),
+        Ok(None) => Err(failed("it returned no row".into())),
         Err(Error::Program { said, .. }) => Err(failed(said)),
         Err(err) => Err(err),
+    }
+}
+
+/// What a value says for a check, whatever its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Holds,
+    False,
+    Null,
+}
+
+impl<'a> FromSql<'a> for Verdict {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Verdict, Box<dyn std::error::Error + Sync + Send>> {
+        let mut kind = kind;
+        while let Kind::Domain(inner) = kind.kind() {
+            kind = inner;
+        }
+        Ok(if *kind == Type::BOOL && raw == [0] { Verdict::False } else { Verdict::Holds })
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Verdict, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Verdict::Null)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
     }
 }
 

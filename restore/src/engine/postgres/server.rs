@@ -63,7 +63,7 @@ pub(super) async fn start(
                 return Err(why_not_started(how, words, &log.end(), place));
             }
             Err(err) => {
-                server.end(Stop::Immediate).await?;
+                server.end(Stop::Immediate, cancel).await?;
                 return Err(err);
             }
         }
@@ -72,8 +72,13 @@ pub(super) async fn start(
 
 fn spawn(binaries: &Binaries, place: &Place, mode: &Mode, port: u16, log: Log) -> Result<Postmaster, Error> {
     let file = log.file()?;
-    // SIGINT is PostgreSQL's fast shutdown: should we be killed, it still stops cleanly.
-    let mut command = child::command(&binaries.program("postgres"), Signal::INT);
+    let when_we_die = match mode {
+        // PostgreSQL's fast shutdown: should we be killed, it still stops cleanly.
+        Mode::Serve { .. } => Signal::INT,
+        // The data is thrown away then: no minutes of writing it out first.
+        Mode::Load | Mode::Check => Signal::QUIT,
+    };
+    let mut command = child::command(&binaries.program("postgres"), when_we_die);
     command.arg("-D").arg(&place.data);
     for setting in settings::for_mode(mode, place, port) {
         command.arg("-c").arg(setting);
@@ -123,14 +128,21 @@ impl Postmaster {
         tokio::time::timeout(Duration::from_secs(5), self.died()).await.unwrap_or(otherwise)
     }
 
-    /// Stops it and waits.
-    pub(super) async fn end(mut self, how: Stop) -> Result<(), Error> {
+    /// Stops it and waits. A fast stop, which may write for minutes, becomes an immediate one at `cancel`.
+    pub(super) async fn end(mut self, how: Stop, cancel: &CancellationToken) -> Result<(), Error> {
         let signal = match how {
             Stop::Fast => Signal::INT,
             Stop::Immediate => Signal::QUIT,
         };
         child::signal(self.child.id(), signal);
-        let status = self.child.wait().await;
+        let status = tokio::select! {
+            status = self.child.wait() => status,
+            () = cancel.cancelled(), if how == Stop::Fast => {
+                child::signal(self.child.id(), Signal::QUIT);
+                let _ = self.child.wait().await;
+                return Err(Error::Cancelled);
+            }
+        };
         match how {
             Stop::Immediate => Ok(()),
             Stop::Fast if status.as_ref().is_ok_and(ExitStatus::success) => Ok(()),
