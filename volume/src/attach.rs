@@ -9,6 +9,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::client::Client;
 use crate::error::{Doing, Error};
+use crate::holders;
 use crate::krbd::{self, KrbdDevice};
 use crate::layout::{self, VolumePaths};
 use crate::loopdev::{self, LoopDevice};
@@ -57,7 +58,9 @@ impl Held {
             mounts.iter().filter(|m| devices.contains(&m.device) && !m.point.starts_with(&paths.dir));
         // Who serves matters only where something stands on it.
         let served = !loops.is_empty()
-            && client.list()?.is_some_and(|images| images.iter().any(|attached| attached.spec == *spec));
+            && client
+                .list_settled()?
+                .is_some_and(|images| images.iter().any(|attached| attached.spec == *spec));
         Ok(Self {
             served,
             fs: mountinfo::at(&mounts, &paths.fs).next_back().cloned(),
@@ -70,6 +73,21 @@ impl Held {
 
     pub fn is_mounted(&self) -> bool {
         self.fs.is_some() || self.data.is_some()
+    }
+
+    /// A mount of the device that isn't this volume's keeps it from being mounted, unmounted or unmapped.
+    pub fn used_elsewhere(&self, spec: &ImageSpec) -> Error {
+        let points: Vec<String> = self.elsewhere.iter().map(|m| m.point.display().to_string()).collect();
+        Error::Busy {
+            what: format!("{spec}, also mounted at {},", points.join(", ")),
+            because: "unmount it there first",
+            holders: holders::of_mounts(&self.elsewhere.iter().collect::<Vec<_>>()),
+        }
+    }
+
+    /// A device is there that works.
+    pub fn is_attached(&self) -> bool {
+        !self.krbd.is_empty() || self.served
     }
 
     /// The server below it died: all I/O fails, nothing can be saved.
@@ -86,11 +104,8 @@ impl Node {
     pub fn attach(&self, spec: &ImageSpec, read_only: bool) -> Result<PathBuf, Error> {
         let paths = self.layout.volume(spec)?;
         let _lock = self.layout.lock_volume(&paths)?;
-        let result = self.attach_locked(spec, &paths, read_only);
-        if result.is_err() && !self.observe(spec, &paths)?.is_mounted() {
-            let _ = self.close_locked(spec, &paths);
-        }
-        Ok(result?.path())
+        let before = self.observe(spec, &paths)?;
+        self.undo_on_error(spec, &paths, &before, || Ok(self.attach_locked(spec, &paths, read_only)?.path()))
     }
 
     /// Undoes [`attach`](Self::attach); the same as [`close`](Self::close).
@@ -108,6 +123,9 @@ impl Node {
         read_only: bool,
     ) -> Result<Device, Error> {
         let held = self.observe(spec, paths)?;
+        if held.fs.is_none() && !held.elsewhere.is_empty() {
+            return Err(held.used_elsewhere(spec));
+        }
         let name = |read_only| if read_only { "attached read-only" } else { "attached writable" };
         let same = |found: bool| {
             if found == read_only {

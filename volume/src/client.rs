@@ -87,6 +87,24 @@ impl Client {
         }
     }
 
+    /// The same, where a server that is just starting or ending may be met: what is attached counts as dead only when
+    /// nobody holds the server's lock.
+    pub fn list_settled(&self) -> Result<Option<Vec<Attached>>, Error> {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        loop {
+            let images = self.list()?;
+            if images.is_some() || !self.server_alive()? {
+                return Ok(images);
+            }
+            if Instant::now() > deadline {
+                let what = format!("the FUSE server of {}", self.layout.run_dir().display());
+                let because = "it is starting or ending and does not answer; try again";
+                return Err(Error::Busy { what, because, holders: Vec::new() });
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Ends a server that was started on demand and has nothing attached, and waits until it is gone.
     pub fn stop_if_idle(&self) -> Result<(), Error> {
         match self.ask(&Request::Stop { force: false, on_demand_only: true })? {
@@ -134,8 +152,12 @@ impl Client {
         let deadline = Instant::now() + STOP_PATIENCE;
         while self.server_alive()? {
             if Instant::now() > deadline {
-                let what = "the FUSE server, which is ending,".to_owned();
-                return Err(Error::Busy { what, holders: Vec::new() });
+                let what = format!("the FUSE server of {}", self.layout.run_dir().display());
+                return Err(Error::Busy {
+                    what,
+                    because: "it is still ending; try again",
+                    holders: Vec::new(),
+                });
             }
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -100,10 +100,12 @@ pub enum Error {
         asked: String,
     },
     /// Somebody uses it.
-    #[error("{what} is busy{}", held_by(.holders))]
+    #[error("{what} is busy: {}", held_by(.holders, .because))]
     Busy {
-        /// Mount point or device.
+        /// Image, mount point or device.
         what: String,
+        /// Why, and what to do: said where no holder can be named.
+        because: &'static str,
         /// Who holds it, as far as this process may see.
         holders: Vec<Holder>,
     },
@@ -181,12 +183,15 @@ pub enum Error {
     },
 }
 
-fn held_by(holders: &[Holder]) -> String {
+/// Something is held open by whom this process can't see.
+pub(crate) const HELD_UNSEEN: &str = "another mount namespace or the kernel still holds it; try again";
+
+fn held_by(holders: &[Holder], because: &str) -> String {
     if holders.is_empty() {
-        return ": another mount namespace or the kernel still holds it; try again".to_owned();
+        return because.to_owned();
     }
     let names: Vec<String> = holders.iter().take(5).map(Holder::to_string).collect();
-    format!(": in use by {}; stop that first", names.join(", "))
+    format!("in use by {}; stop that first", names.join(", "))
 }
 
 impl Error {

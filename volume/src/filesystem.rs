@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::mount::MountFlags;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
+};
 
 use crate::error::{Doing, Error};
 use crate::spec::{Filesystem, ImageSpec};
@@ -143,6 +147,42 @@ pub(crate) fn mount(
     let data =
         std::ffi::CString::new(options.join(",")).map_err(|_| rustix::io::Errno::INVAL).doing(doing)?;
     rustix::mount::mount(device, point, filesystem.name(), flags, Some(data.as_c_str())).doing(doing)
+}
+
+/// A file system mounted read-only at no place: only who holds this sees it, and with the holder it is gone, whatever
+/// becomes of them.
+#[derive(Debug)]
+pub(crate) struct Look {
+    _root: OwnedFd,
+    path: PathBuf,
+}
+
+impl Look {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Looks at a file system without writing to its device: no journal is replayed.
+pub(crate) fn look(filesystem: Filesystem, device: &Path) -> Result<Look, Error> {
+    let doing = || format!("look at the {filesystem} of {}", device.display());
+    let options: &[&str] = match filesystem {
+        Filesystem::Ext4 => &["ro", "noload"],
+        Filesystem::Xfs => &["ro", "norecovery", "nouuid"],
+    };
+    let context = fsopen(filesystem.name(), FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
+    fsconfig_set_string(&context, "source", device).doing(doing)?;
+    for option in options {
+        fsconfig_set_flag(&context, *option).doing(doing)?;
+    }
+    fsconfig_create(&context).doing(doing)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(doing)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+    Ok(Look { _root: root, path })
 }
 
 #[cfg(test)]

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use aldaas_rbd::ConnectOptions;
-use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
 use crate::cephconf::{self, Access};
-use crate::error::{Doing, Error};
+use crate::error::{Doing, Error, HELD_UNSEEN};
 use crate::identity::ClusterIdentity;
 use crate::spec::ImageSpec;
-use crate::{holders, mountinfo, tool};
+use crate::{devnode, holders, mountinfo, tool};
 
 const BUS: &str = "/sys/bus/rbd";
 /// How long an unmap waits for whoever looks at the device in passing (udev probes new devices).
@@ -100,7 +99,7 @@ fn observe(entry: &Path, blocks: &Path) -> Option<KrbdDevice> {
     })
 }
 
-/// Maps the image, or finds it mapped.
+/// Maps the image, which is not mapped here.
 pub(crate) fn attach(
     spec: &ImageSpec,
     read_only: bool,
@@ -111,9 +110,6 @@ pub(crate) fn attach(
         return Err(Error::NoKrbd);
     }
     let find = || Ok::<_, Error>(devices_of(spec, cluster)?.into_iter().next());
-    if let Some(device) = find()? {
-        return Ok(device);
-    }
     let command = map_command(spec, read_only, &ceph.user, &cephconf::access(ceph)?);
     match write_bus("add", &command) {
         Ok(()) => {}
@@ -121,14 +117,16 @@ pub(crate) fn attach(
         // Another client holds the image's exclusive lock.
         Err(Errno::ROFS | Errno::BUSY) if !read_only => {
             return Err(Error::Busy {
-                what: format!("{spec}, which has another writer,"),
+                what: spec.to_string(),
+                because: "it has another writer; close it there first",
                 holders: Vec::new(),
             });
         }
         Err(e) => return Err(e).doing(|| format!("map {spec} in the kernel (its log, dmesg, says more)")),
     }
     let device = find()?.ok_or(Errno::NODEV).doing(|| format!("find the device of {spec}, just mapped"))?;
-    make_node(&device)?;
+    let path = device.path();
+    devnode::ensure(&path, device.device).doing(|| format!("make {}", path.display()))?;
     Ok(device)
 }
 
@@ -158,6 +156,7 @@ pub(crate) fn detach(device: &KrbdDevice) -> Result<(), Error> {
                 let path = device.path();
                 return Err(Error::Busy {
                     holders: holders::of_device(&path),
+                    because: HELD_UNSEEN,
                     what: path.display().to_string(),
                 });
             }
@@ -174,17 +173,6 @@ fn write_bus(verb: &str, command: &str) -> Result<(), Errno> {
     let path = if single.exists() { single } else { Path::new(BUS).join(verb) };
     let mut file = OpenOptions::new().write(true).open(path).map_err(errno)?;
     file.write_all(command.as_bytes()).map_err(errno)
-}
-
-/// devtmpfs makes the node; a container's /dev may not be one.
-fn make_node(device: &KrbdDevice) -> Result<(), Error> {
-    let path = device.path();
-    let number = rustix::fs::makedev(device.device.0, device.device.1);
-    match rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, number)
-    {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(e) => Err(e).doing(|| format!("make {}", path.display())),
-    }
 }
 
 #[cfg(test)]

@@ -102,7 +102,9 @@ impl Layout {
                 return Ok(VolumeLock { _directory: lock });
             }
             if Instant::now() > deadline {
-                return Err(Error::Busy { what: paths.dir.display().to_string(), holders: Vec::new() });
+                let because = "another process is still opening or closing it; try again";
+                let what = paths.dir.display().to_string();
+                return Err(Error::Busy { what, because, holders: Vec::new() });
             }
             std::thread::sleep(Duration::from_millis(5));
         }

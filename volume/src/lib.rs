@@ -28,6 +28,7 @@
 mod attach;
 mod cephconf;
 mod client;
+mod devnode;
 mod error;
 mod filesystem;
 mod holders;

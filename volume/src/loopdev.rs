@@ -5,11 +5,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
-use crate::error::{Doing, Error};
-use crate::{holders, mountinfo, sys};
+use crate::error::{Doing, Error, HELD_UNSEEN};
+use crate::{devnode, holders, mountinfo, sys};
 
 /// How often to ask for another device when somebody else was faster.
 const RACES: u32 = 200;
@@ -97,29 +96,19 @@ pub(crate) fn attach(backing: &Path, read_only: bool) -> Result<LoopDevice, Erro
     Err(none("bind a loop device", &format!("lost the race for one {RACES} times")))
 }
 
-/// Opens `/dev/loopN`, and makes the node where nobody did (a container's /dev has only those of its start).
+/// Opens `/dev/loopN`, and makes the node where nobody did or where it is of another device (a container's /dev has only
+/// those of its start).
 fn open_node(number: u32, read_only: bool) -> Result<File, Error> {
     let path = PathBuf::from(format!("/dev/loop{number}"));
-    let open = || OpenOptions::new().read(true).write(!read_only).open(&path);
-    let result = match open() {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => make_node(number, &path).and_then(|()| open()),
-        other => other,
-    };
+    let text = std::fs::read_to_string(format!("/sys/block/loop{number}/dev"));
+    let result = text
+        .and_then(|text| mountinfo::parse_device(&text).ok_or_else(|| Errno::NODEV.into()))
+        .and_then(|device| devnode::ensure(&path, device))
+        .and_then(|()| OpenOptions::new().read(true).write(!read_only).open(&path));
     let file = result.map_err(|e| Error::NoFreeLoop { detail: format!("open {}: {e}", path.display()) })?;
     match file.metadata() {
         Ok(m) if m.file_type().is_block_device() => Ok(file),
         _ => Err(Error::NoFreeLoop { detail: format!("{} is no block device", path.display()) }),
-    }
-}
-
-fn make_node(number: u32, path: &Path) -> std::io::Result<()> {
-    let text = std::fs::read_to_string(format!("/sys/block/loop{number}/dev"))?;
-    let (major, minor) = mountinfo::parse_device(&text).ok_or(Errno::NODEV)?;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let device = rustix::fs::makedev(major, minor);
-    match rustix::fs::mknodat(rustix::fs::CWD, path, FileType::BlockDevice, mode, device) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(e) => Err(e.into()),
     }
 }
 
@@ -146,7 +135,8 @@ pub(crate) fn detach(device: &LoopDevice) -> Result<(), Error> {
         }
         if Instant::now() > deadline {
             let what = format!("/dev/{name}");
-            return Err(Error::Busy { holders: holders::of_device(Path::new(&what)), what });
+            let holders = holders::of_device(Path::new(&what));
+            return Err(Error::Busy { what, because: HELD_UNSEEN, holders });
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -11,7 +11,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::attach::{Device, Held};
 use crate::client::Client;
-use crate::error::{Doing, Error};
+use crate::error::{Doing, Error, HELD_UNSEEN};
 use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout, VolumePaths};
 use crate::mountinfo::{self, Mount};
@@ -103,14 +103,15 @@ impl Node {
     pub fn create(&self, spec: &ImageSpec, new: &NewVolume<'_>) -> Result<Mounted, Error> {
         let paths = self.layout.volume(spec)?;
         let _lock = self.layout.lock_volume(&paths)?;
-        if self.observe(spec, &paths)?.is_mounted() {
+        let before = self.observe(spec, &paths)?;
+        if before.is_mounted() {
             return Err(Error::OpenOtherwise {
                 spec: spec.to_string(),
                 found: "mounted",
                 asked: "to be made new",
             });
         }
-        self.undo_on_error(spec, &paths, || {
+        self.undo_on_error(spec, &paths, &before, || {
             let device = self.attach_locked(spec, &paths, false)?;
             filesystem::check_blank(spec, &device.path())?;
             filesystem::make(new.filesystem, &device.path())?;
@@ -140,14 +141,19 @@ impl Node {
         if let Some(fs) = before.fs.take() {
             return self.open_mounted(spec, &paths, want, &fs);
         }
-        self.undo_on_error(spec, &paths, || {
+        self.undo_on_error(spec, &paths, &before, || {
             let device = self.attach_locked(spec, &paths, want.read_only)?;
             let superblock = filesystem::probe(&device.path())?
                 .ok_or_else(|| Error::NoFilesystem { spec: spec.to_string() })?;
+            if superblock.needs_check && want.read_only {
+                return Err(Error::NeedsRecovery { spec: spec.to_string() });
+            }
+            if !want.read_only {
+                // Before anything is written, a repair or a replay of the journal included: it may be somebody else's.
+                let look = filesystem::look(superblock.filesystem, &device.path())?;
+                marker::check(spec, look.path(), want.expect)?;
+            }
             if superblock.needs_check {
-                if want.read_only {
-                    return Err(Error::NeedsRecovery { spec: spec.to_string() });
-                }
                 filesystem::check(spec, &device.path())?;
             }
             self.mount(&device, superblock.filesystem, &paths, want.read_only, &want.mount_options)?;
@@ -213,17 +219,26 @@ impl Node {
         sys::fitrim(&root).doing(doing)
     }
 
-    fn undo_on_error(
+    /// Undoes what `work` did when it fails; a device that was attached `before` stays.
+    pub(crate) fn undo_on_error<T>(
         &self,
         spec: &ImageSpec,
         paths: &VolumePaths,
-        work: impl FnOnce() -> Result<Mounted, Error>,
-    ) -> Result<Mounted, Error> {
+        before: &Held,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let result = work();
-        if let Err(error) = &result
-            && let Err(undo) = self.close_locked(spec, paths)
-        {
-            tracing::warn!(image = %spec, %error, %undo, "could not undo a failed open; close it again");
+        if let Err(error) = &result {
+            let undone = if before.is_mounted() {
+                Ok(())
+            } else if before.is_attached() {
+                unmount(&paths.data, false).and_then(|()| unmount(&paths.fs, false))
+            } else {
+                self.close_locked(spec, paths)
+            };
+            if let Err(undo) = undone {
+                tracing::warn!(image = %spec, %error, %undo, "could not undo a failed open; close it again");
+            }
         }
         result
     }
@@ -268,12 +283,7 @@ impl Node {
         let held = self.observe(spec, paths)?;
         let dead = held.is_dead();
         if !dead && !held.elsewhere.is_empty() {
-            let points: Vec<String> = held.elsewhere.iter().map(|m| m.point.display().to_string()).collect();
-            let what = format!("{spec}, also mounted at {},", points.join(", "));
-            return Err(Error::Busy {
-                what,
-                holders: holders::of_mounts(&held.elsewhere.iter().collect::<Vec<_>>()),
-            });
+            return Err(held.used_elsewhere(spec));
         }
         unmount(&paths.data, dead)?;
         fail_point!("volume::after-unbind");
@@ -310,13 +320,16 @@ fn unmount(point: &Path, dead: bool) -> Result<(), Error> {
             return Ok(());
         }
         match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
-            Ok(()) | Err(Errno::INVAL) => {}
-            Err(Errno::BUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Ok(()) => {}
+            // INVAL: gone since we looked, or not ours to take away (a mount of another user namespace).
+            Err(Errno::BUSY | Errno::INVAL) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             Err(_) if dead => rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
                 .doing(|| format!("unmount {} whose server is dead", point.display()))?,
             Err(Errno::BUSY) => {
                 let what = point.display().to_string();
-                return Err(Error::Busy { what, holders: holders::of_mounts(&here) });
+                return Err(Error::Busy { what, because: HELD_UNSEEN, holders: holders::of_mounts(&here) });
             }
             Err(e) => return Err(e).doing(|| format!("unmount {}", point.display())),
         }

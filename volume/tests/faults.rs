@@ -183,6 +183,50 @@ fn many_callers_at_once_share_one_server_and_its_data_is_right_under_load() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_for_a_moment_is_not_taken_for_dead() {
+    let fixture = Fixture::new();
+    let (node, spec, mounted) = fixture.open("alive");
+    let mut user = Command::new("sleep").arg("60").current_dir(&mounted.data).spawn().unwrap();
+    let (socket, aside) = (fixture.run_dir().join("fuse.sock"), fixture.run_dir().join("aside"));
+    std::fs::rename(&socket, &aside).unwrap();
+    let error = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            std::fs::rename(&aside, &socket).unwrap();
+        });
+        node.close(&spec).unwrap_err()
+    });
+    assert!(error.is_busy(), "{error}");
+    std::fs::write(mounted.data.join("x"), "still mounted").unwrap();
+    assert_eq!(node.inventory().unwrap().remove(0).mounts.len(), 2);
+    user.kill().unwrap();
+    user.wait().unwrap();
+    node.close(&spec).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
+fn a_mount_that_may_not_be_taken_away_from_here_is_an_error_and_no_endless_loop() {
+    let fixture = Fixture::new();
+    let (node, spec, _) = fixture.open("locked");
+    // In a user namespace of its own, the mounts it began with can't be taken away.
+    let closed = Command::new("timeout")
+        .args(["-s", "KILL", "20", "unshare", "--user", "--map-root-user", "--mount"])
+        .arg(by_hand())
+        .arg("--run-dir")
+        .arg(fixture.run_dir())
+        .arg("--ceph-conf")
+        .arg(fixture.bed.ceph_conf())
+        .args(["--attach", "fuse", "close", &spec.pool, &spec.namespace, &spec.image])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&closed.stderr);
+    assert!(closed.status.code() == Some(1) && said.contains("unmount"), "{closed:?}");
+    node.close(&spec).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
 fn there_are_never_two_servers_for_one_run_directory() {
     let fixture = Fixture::new();
     let (node, spec, _) = fixture.open("one");
@@ -305,6 +349,10 @@ fn a_loop_device_without_a_node_gets_one() {
     let setup = "mkdir -p $RUN_DIR/dev; mount -t tmpfs none $RUN_DIR/dev; for d in null fuse loop-control urandom random; \
                  do cp -a /dev/$d $RUN_DIR/dev/; done; mount --move $RUN_DIR/dev /dev; rmdir $RUN_DIR/dev";
     let opened = in_other_dev(&fixture, setup, &open);
+    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+    // Nodes of other devices under these names: stale ones of another life of the container.
+    let stale = format!("{setup}; for i in $(seq 0 99); do mknod /dev/loop$i b 1 $i; done");
+    let opened = in_other_dev(&fixture, &stale, &open);
     assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
     fixture.assert_nothing_left_on_the_node();
 }

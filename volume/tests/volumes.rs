@@ -131,6 +131,80 @@ fn a_file_system_without_marker_is_refused_and_undone() {
     fixture.assert_nothing_left_on_the_node();
 }
 
+/// Somebody else's image, snapshotted while it was mounted: its journal waits to be replayed.
+fn strangers_image(fixture: &Fixture, filesystem: Filesystem) -> ImageSpec {
+    let (node, spec) = (fixture.node(), fixture.blank("stranger", 320));
+    let device = node.attach(&spec, false).unwrap();
+    let made =
+        std::process::Command::new(format!("mkfs.{filesystem}")).arg("-q").arg(&device).status().unwrap();
+    assert!(made.success());
+    let point = fixture.run_dir().join("point");
+    std::fs::create_dir(&point).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(&device, &point, filesystem.to_string(), flags, None).unwrap();
+    for i in 0..100 {
+        std::fs::create_dir(point.join(format!("d{i}"))).unwrap();
+    }
+    rustix::fs::syncfs(std::fs::File::open(&point).unwrap()).unwrap();
+    fixture.bed.rbd(["snap", "create", &format!("{spec}@sealed")]);
+    rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
+    std::fs::remove_dir(&point).unwrap();
+    node.detach(&spec).unwrap();
+    fixture.clone_of(&spec, "taken")
+}
+
+#[test]
+fn nothing_is_written_to_an_image_of_somebody_else_not_even_by_its_journal() {
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs] {
+        let fixture = Fixture::new();
+        let image = strangers_image(&fixture, filesystem);
+        let content = || {
+            let file = fixture.run_dir().join("export");
+            fixture.bed.rbd(["export", "--no-progress", &image.to_string(), file.to_str().unwrap()]);
+            let content = std::fs::read(&file).unwrap();
+            std::fs::remove_file(file).unwrap();
+            content
+        };
+        let before = content();
+        let error = fixture.node().open(&image, &writable(&marker("mine"))).unwrap_err();
+        assert!(matches!(error, Error::NoMarker { .. }), "{filesystem}: {error}");
+        assert!(before == content(), "{filesystem}: it was written");
+        fixture.assert_nothing_left_on_the_node();
+    }
+}
+
+#[test]
+fn a_device_that_was_attached_before_a_failed_open_stays_attached() {
+    let fixture = Fixture::new();
+    let golden = fixture.sealed("g", 64, Filesystem::Ext4);
+    let node = fixture.node();
+    let device = node.attach(&golden, false).unwrap();
+    node.open(&golden, &writable(&marker("other"))).unwrap_err();
+    node.attach(&golden, true).unwrap_err();
+    let observed = node.inventory().unwrap().remove(0);
+    assert_eq!((observed.device, observed.mounts.len()), (Some(device), 0));
+    node.close(&golden).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
+fn a_device_that_somebody_mounted_elsewhere_is_not_adopted() {
+    let fixture = Fixture::new();
+    let golden = fixture.sealed("g", 64, Filesystem::Ext4);
+    let node = fixture.node();
+    let device = node.attach(&golden, false).unwrap();
+    let point = fixture.run_dir().join("point");
+    std::fs::create_dir(&point).unwrap();
+    rustix::mount::mount(&device, &point, "ext4", rustix::mount::MountFlags::empty(), None).unwrap();
+    let error = node.open(&golden, &writable(&marker("g"))).unwrap_err();
+    assert!(error.is_busy() && error.to_string().contains("point"), "{error}");
+    assert!(point.join("data/hello").exists());
+    rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
+    std::fs::remove_dir(&point).unwrap();
+    node.close(&golden).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
 #[test]
 fn a_blank_image_is_never_mounted() {
     let fixture = Fixture::new();
@@ -282,7 +356,10 @@ fn a_volume_that_is_bound_elsewhere_is_not_taken_away() {
 #[test]
 fn a_volume_that_was_not_unmounted_cleanly_is_repaired_when_it_is_opened() {
     let fixture = Fixture::new();
-    let (node, spec, mounted) = fixture.open("crashed");
+    let (node, spec, _) = fixture.open("crashed");
+    // A marker that is only in the journal yet would be refused: nothing is replayed before it was seen.
+    node.close(&spec).unwrap();
+    let mounted = node.open(&spec, &writable(&marker("crashed"))).unwrap();
     std::fs::write(mounted.data.join("safe"), "synced").unwrap();
     rustix::fs::syncfs(std::fs::File::open(&mounted.data).unwrap()).unwrap();
     // A copy of the device as it is now is what a crash leaves.
