@@ -3,7 +3,8 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
-use std::{env, fs};
+use std::time::Duration;
+use std::{env, fs, thread};
 
 use crate::{Testbed, command, unique};
 
@@ -56,9 +57,18 @@ impl OwnCluster {
         self.dev("start", daemon);
     }
 
-    /// Makes a daemon hang: its sockets accept, and nothing answers.
+    /// Makes a daemon hang: its sockets accept, and nothing answers. Thaw it before anything of it that
+    /// is mounted must be synced: every `sync` on this machine waits for it.
     pub fn freeze(&self, daemon: Daemon) {
-        self.signal("-STOP", daemon);
+        let pid = self.signal("-STOP", daemon);
+        // The signal stops one thread after the other; until the last has stopped it may still answer.
+        let stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        while !fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.flatten().all(stopped)) {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Ends what [`OwnCluster::freeze`] began.
@@ -71,10 +81,11 @@ impl OwnCluster {
             .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn signal(&self, signal: &str, daemon: Daemon) {
+    fn signal(&self, signal: &str, daemon: Daemon) -> String {
         let file = self.dir().join(format!("run/{}.pid", daemon.name()));
         let pid = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         command::run(Command::new("kill").args([signal, pid.trim()]), b"");
+        pid.trim().to_owned()
     }
 }
 
