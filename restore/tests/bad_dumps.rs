@@ -162,6 +162,15 @@ fn an_archive_that_is_cut_or_too_new_is_refused() {
     for length in [6, archive.len() / 2, archive.len() - 100] {
         assert_says(&reason(&archive[..length]), &["the dump"]);
     }
+    for garbage in [&b"garbage"[..], b"\x01", b"\x03\0\x01\0\0\0\0\0\0\0\0", &archive] {
+        for jobs in ["1", "2"] {
+            let bad = room.write("bad", [&archive, garbage].concat());
+            let target = Room::new();
+            let outcome = run(target.restore(bad).args(["--jobs", jobs]));
+            let said = outcome.failed(1);
+            assert!(said.contains("do not belong to it") || said.contains("truncated"), "{said}");
+        }
+    }
     let mut newer = archive.clone();
     newer[6] = 99;
     assert_says(&reason(&newer), &["unsupported version", "newer PostgreSQL"]);

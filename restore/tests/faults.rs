@@ -294,7 +294,7 @@ fn missing_programs_and_too_long_paths_are_told_with_what_to_do() {
     let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let mut again = room.command(command.get_program());
     again.args(&words[..words.len() - 2]).env("ALDAAS_WORK_DIR", &long);
-    assert!(run(&mut again).failed(1).contains("shorter --work-dir"));
+    assert!(run(&mut again).failed(1).contains("choose a shorter clone name or run directory"));
 }
 
 #[test]

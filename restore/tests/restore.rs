@@ -114,7 +114,8 @@ fn a_dump_that_makes_its_own_database_ends_up_in_ours_however_that_is_written() 
 #[test]
 fn a_database_survives_a_round_trip_through_every_format() {
     let first = "CREATE TABLE t (id int PRIMARY KEY, x text);\nINSERT INTO t SELECT i, repeat('x', i % 50) FROM generate_series(1, 5000) i;\n\
-                 CREATE VIEW v AS SELECT count(*) FROM t;\nCREATE MATERIALIZED VIEW m AS SELECT * FROM t;\nCREATE INDEX ON t (x);\n";
+                 CREATE VIEW v AS SELECT count(*) FROM t;\nCREATE MATERIALIZED VIEW m AS SELECT * FROM t;\nCREATE INDEX ON t (x);\n\
+                 SELECT lo_from_bytea(0, repeat('large', 5000)::bytea) FROM generate_series(1, 3);\nCREATE TABLE none ();\n";
     let (_room, mut served, port) = restored_and_served(first.as_bytes(), &[]);
     let want = psql(port, "orders", "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM t");
     let formats: [(&[&str], &[&str], &str); 5] = [

@@ -1,9 +1,10 @@
 //! What a dump is, found by its content, never by its name.
 //!
 //! A dump is an onion: compression around compression around something an engine can read. [`open`] peels it.
-//! **To add a compression**, add its magic bytes to [`detect`] and its decoder to `peel`; **to add a kind of dump**,
+//! **To add a compression**, add its magic bytes to [`detect`] and its decoder to [`open`]; **to add a kind of dump**,
 //! add it to [`Content`] and teach an engine to load it.
 
+mod archive;
 mod detect;
 mod gzip;
 mod roles;
@@ -11,6 +12,7 @@ mod sql;
 
 use std::io::{BufRead, BufReader, Cursor, Read};
 
+pub use archive::{CopyError, copy_archive};
 pub use detect::{Found, detect};
 pub use sql::SqlGuard;
 

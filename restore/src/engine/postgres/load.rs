@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
@@ -16,7 +17,7 @@ use super::binaries::{self, Binaries};
 use super::complaint;
 use super::server::Postmaster;
 use crate::child;
-use crate::format::{Content, Dump, SqlGuard, StreamError};
+use crate::format::{Content, CopyError, Dump, SqlGuard, StreamError, copy_archive};
 
 /// How much is read and written at once.
 const PIECE: usize = 256 << 10;
@@ -93,6 +94,7 @@ impl Load<'_> {
         let spool = self.place.work.join("spool.dump");
         let _removed = RemoveOnDrop(&spool);
         let run = if self.jobs > 1 {
+            let _ = std::fs::remove_file(&spool); // of a restore that was killed
             server.guard(self.cancel, spool_to(dump, &spool)).await?;
             command.arg(format!("--jobs={}", self.jobs)).arg(&spool).stdin(Stdio::piped());
             self.run(server, command, |_| ((), Ok(()))).await?
@@ -222,34 +224,42 @@ fn pump_sql(
 }
 
 fn pump_archive(mut dump: Box<dyn BufRead + Send>, into: &mut File) -> Result<(), Broken> {
-    let mut closed = false;
-    loop {
-        let piece = dump.fill_buf().map_err(|err| Broken::Dump(StreamError::unpack(err)))?;
-        let length = piece.len();
-        if length == 0 {
-            return Ok(());
-        }
-        // pg_restore may have all it needs before the end; the rest must still be whole, and counts as evidence.
-        closed = closed || into.write_all(piece).is_err();
-        dump.consume(length);
+    let mut into = BufWriter::with_capacity(PIECE, WhileOpen { into, closed: false });
+    match copy_archive(&mut dump, &mut into) {
+        Ok(()) => Ok(()),
+        Err(CopyError::Dump(err)) => Err(Broken::Dump(err)),
+        Err(CopyError::Write(_)) => Err(Broken::Pipe),
     }
 }
 
-/// Writes the archive to a file, beside the sockets and logs.
+/// pg_restore may have all it needs before the end; the rest must still be whole, and counts as evidence.
+struct WhileOpen<'a> {
+    into: &'a mut File,
+    closed: bool,
+}
+
+impl Write for WhileOpen<'_> {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        self.closed = self.closed || self.into.write_all(piece).is_err();
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the archive to a file, beside the sockets and logs; nobody else may read it.
 async fn spool_to(mut dump: Dump, path: &Path) -> Result<(), LoadError> {
     let to = path.to_owned();
     let spooled = tokio::task::spawn_blocking(move || {
         let action = || format!("keep the archive in {} (needed for --jobs)", to.display());
-        let mut file = File::create(&to).map_err(Error::io(action()))?;
-        loop {
-            let piece = dump.reader.fill_buf().map_err(StreamError::unpack)?;
-            let length = piece.len();
-            if length == 0 {
-                return Ok(());
-            }
-            file.write_all(piece).map_err(Error::io(action()))?;
-            dump.reader.consume(length);
-        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&to);
+        let mut file = BufWriter::with_capacity(PIECE, file.map_err(Error::io(action()))?);
+        copy_archive(&mut dump.reader, &mut file).map_err(|err| match err {
+            CopyError::Dump(err) => LoadError::from(err),
+            CopyError::Write(err) => Error::io(action())(err).into(),
+        })
     });
     spooled.await.map_err(|err| Error::Io { action: "keep the archive".into(), source: err.into() })?
 }

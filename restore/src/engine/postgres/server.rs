@@ -230,7 +230,9 @@ fn check_socket_path(work: &Path, port: u16) -> Result<(), Error> {
     let path = work.join(format!(".s.PGSQL.{port}"));
     if path.as_os_str().len() > SOCKET_PATH {
         let problem = format!("the socket's path {} is longer than {SOCKET_PATH} bytes", path.display());
-        return Err(Error::Refused(format!("{problem}: give a shorter --work-dir")));
+        return Err(Error::Refused(format!(
+            "{problem}: give a shorter --work-dir, or choose a shorter clone name or run directory"
+        )));
     }
     Ok(())
 }
