@@ -47,6 +47,11 @@ pub enum Command {
     /// Start the engine on a clone and see that it holds what the manifest says
     Check(Check),
     /// Start the engine on a clone and keep it running until told to stop
+    ///
+    /// Who may connect: the Unix socket in the work directory takes only the user that runs this program (and root).
+    /// Over TCP, every user and every program on this machine is the superuser of the clone, without a password, through
+    /// 127.0.0.1 and ::1: on a machine shared with people who may not read the data, do not serve it. From elsewhere
+    /// (--listen) a password is needed, and there is none until one is set.
     Serve(Serve),
     /// Tell what a dump is, without restoring it
     Inspect(Inspect),
@@ -90,7 +95,7 @@ pub struct Place {
     #[arg(long, env = "ALDAAS_DATABASE", value_name = "NAME")]
     pub database: String,
 
-    /// A directory for sockets and logs, with a short path; made if need be
+    /// A directory for sockets and logs, with a short path; made if need be, closed to other users
     #[arg(long, env = "ALDAAS_WORK_DIR", value_name = "DIR")]
     pub work_dir: PathBuf,
 
@@ -187,7 +192,7 @@ pub struct Serve {
     #[allow(missing_docs)]
     pub place: Place,
 
-    /// The address to listen on; without a password from this machine only
+    /// The address to listen on; every user of this machine may connect without a password, others with one
     #[arg(long, env = "ALDAAS_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub listen: String,
 

@@ -34,30 +34,7 @@ pub async fn run<E: Engine>(
     fail::fail_point!("restore::after-open");
 
     let version = engine.version()?;
-    report.step(Step::Init);
-    engine.init(cancel).await?;
-    fail::fail_point!("restore::after-init");
-
-    report.step(Step::Start);
-    let mut server = engine.start(&Mode::Load, cancel).await?;
-    fail::fail_point!("restore::after-start");
-
-    let loaded = async {
-        report.step(Step::Restore);
-        engine.load(&mut server, dump, args.jobs, cancel).await?;
-        fail::fail_point!("restore::after-restore", |_| Ok::<_, Error>(()));
-        report.step(Step::Bake);
-        engine.bake(&mut server, args.jobs, cancel).await?;
-        Ok::<_, Error>(())
-    };
-    if let Err(err) = loaded.await {
-        let _ = engine.stop(server, Stop::Immediate, cancel).await;
-        return Err(err);
-    }
-    // Still a part of the bake: this is where the large checkpoint happens.
-    engine.stop(server, Stop::Fast, cancel).await?;
-    fail::fail_point!("restore::after-bake");
-
+    fill(engine, dump, args.jobs, report, cancel).await?;
     let contents = look(engine, &[], report, cancel).await?;
     if contents.tables == 0 && !args.allow_empty {
         return Err(Error::Refused(format!(
@@ -85,6 +62,40 @@ pub async fn run<E: Engine>(
     write(&args.manifest, &manifest)?;
     fail::fail_point!("restore::after-manifest");
     say(&Event::Done { manifest: Box::new(manifest) });
+    Ok(())
+}
+
+/// Makes an empty database, loads `dump` and bakes it; the engine is stopped in the end, whatever happens.
+async fn fill<E: Engine>(
+    engine: &E,
+    dump: format::Dump,
+    jobs: u32,
+    report: &Report,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    report.step(Step::Init);
+    engine.init(cancel).await?;
+    fail::fail_point!("restore::after-init");
+
+    report.step(Step::Start);
+    let mut server = engine.start(&Mode::Load, cancel).await?;
+    fail::fail_point!("restore::after-start");
+
+    let loaded = async {
+        report.step(Step::Restore);
+        engine.load(&mut server, dump, jobs, cancel).await?;
+        fail::fail_point!("restore::after-restore", |_| Ok::<_, Error>(()));
+        report.step(Step::Bake);
+        engine.bake(&mut server, jobs, cancel).await?;
+        Ok::<_, Error>(())
+    };
+    if let Err(err) = loaded.await {
+        let _ = engine.stop(server, Stop::Immediate, cancel).await;
+        return Err(err);
+    }
+    // Still a part of the bake: this is where the large checkpoint happens.
+    engine.stop(server, Stop::Fast, cancel).await?;
+    fail::fail_point!("restore::after-bake");
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! From arguments to an exit code.
 
+use std::os::unix::fs::DirBuilderExt;
+
 use aldaas_api::event::{Event, exit};
 
 use crate::args::{Args, Command, Place};
@@ -48,7 +50,9 @@ fn engine(place: &Place, locale: Option<String>) -> Result<Postgres, Error> {
     match place.engine {
         Kind::Postgres => {
             let engine = Postgres::new(place.bin_dir.as_deref(), found, locale.unwrap_or_default())?;
-            std::fs::create_dir_all(&work).map_err(Error::file("make the work directory", &work))?;
+            // Sockets, logs, a spooled dump: nothing for others. A directory that is there stays as it is.
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&work);
+            made.map_err(Error::file("make the work directory", &work))?;
             Ok(engine)
         }
     }

@@ -193,6 +193,14 @@ fn a_server_outlives_whoever_read_its_output() {
     serve.env("RUST_LOG", "trace").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut served = Running::adopt(serve.spawn().unwrap());
     let (port, _) = served.ready();
+    // Nor does anybody else read its log, or come in through its socket.
+    for (name, mode) in
+        [("work", 0o700), ("work/postgres.log", 0o600), (&format!("work/.s.PGSQL.{port}"), 0o700)]
+    {
+        let found =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(room.path(name)).unwrap().permissions());
+        assert_eq!(found & 0o777, mode, "{name}");
+    }
     drop(served.child.stderr.take());
     served.deafen();
     assert_eq!(psql(port, "orders", "SELECT count(*) FROM customer"), "10");

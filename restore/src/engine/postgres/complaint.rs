@@ -9,7 +9,8 @@ const LONGEST: usize = 700;
 /// Lines that belong to an error, after its first.
 const CONTEXT: usize = 5;
 
-/// The first error in `text` with what belongs to it; the last lines where there is none. In one line.
+/// The first error in `text` with what belongs to it; the last lines where there is none. In one line, and without
+/// the data that the error is about: reasons are kept, and read by people who may not read the data.
 pub(super) fn of(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let is_error =
@@ -20,11 +21,52 @@ pub(super) fn of(text: &str) -> String {
         if at > 0 && is_error(line) {
             break;
         }
-        if !line.chars().all(|c| c == '^' || c.is_whitespace()) {
-            words.push(*line);
+        // What follows a server's error has a name, or is the rest of a value that has several lines.
+        let belongs = at == 0 || BELONGS.iter().any(|name| line.starts_with(name));
+        if belongs || !is_error(&lines[first]) {
+            words.push(without_data(line));
         }
     }
+    words.retain(|line| !line.is_empty());
     shorten(&words.join(" | "))
+}
+
+/// How lines begin that belong to an error.
+const BELONGS: [&str; 8] =
+    ["LINE ", "HINT:", "CONTEXT:", "COPY ", "DETAIL:", "Command was:", "pg_restore:", "initdb:"];
+
+/// A line of the engine's without what may be somebody's data: tables, columns and line numbers stay.
+pub(super) fn without_data(line: &str) -> String {
+    let cut = |at: usize| format!("{} …", line[..at].trim_end_matches([' ', ':', '=']));
+    let before = |words: &str| line.find(words).map_or_else(|| line.to_owned(), cut);
+    if line.contains("DETAIL:") {
+        // `Key (id)=(5) already exists.`; nothing else that it may say is as good as it is dangerous.
+        return match line.find(")=(") {
+            Some(at) => cut(at + 1),
+            None if line.contains("Failed process was running: ") => {
+                let (name, statement) = line.split_once("running: ").unwrap_or_default();
+                format!("{name}running: {} …", statement.split(' ').next().unwrap_or_default())
+            }
+            None => String::new(),
+        };
+    }
+    if line.contains("STATEMENT:") || line.contains("QUERY:") || line.contains("JSON data") {
+        return String::new();
+    }
+    if let Some(statement) = line.strip_prefix("LINE ").or(line.strip_prefix("Command was:")) {
+        let from_the_middle = statement.contains(": ...");
+        let values = ["VALUES", "values", "'", "$"].iter().filter_map(|words| line.find(words)).min();
+        return if from_the_middle { String::new() } else { values.map_or_else(|| line.to_owned(), cut) };
+    }
+    if line.contains("SQL statement \"") {
+        return before(" \"");
+    }
+    // `invalid input syntax for type integer: "…"`, `COPY t, line 5: "…"`, `value "…" is out of range`.
+    ["at or near \"'", "at or near \"$", ": \"", "value \"", "Token \""]
+        .iter()
+        .filter_map(|words| Some(line.find(words)? + words.find('"').unwrap_or_default()))
+        .min()
+        .map_or_else(|| line.to_owned(), cut)
 }
 
 /// Cuts a text that is too long, between two characters.
@@ -104,6 +146,49 @@ mod tests {
         let said = of(text);
         assert_eq!(said, "psql:<stdin>:3: ERROR:  syntax error at or near \"selec\" | LINE 1: selec 2;");
         assert_eq!(split_line_number(&said).unwrap().0, 3);
+    }
+
+    #[test]
+    fn data_stays_out_of_reasons() {
+        let cases = [
+            ("ERROR:  invalid input syntax for type integer: \"secret\"", "type integer …"),
+            ("ERROR:  value \"77123\" is out of range for type smallint", "ERROR:  value …"),
+            ("ERROR:  unterminated quoted string at or near \"'secret\"", "at or near …"),
+            ("CONTEXT:  COPY customer, line 5: \"7\tsecret\"", "COPY customer, line 5 …"),
+            ("CONTEXT:  COPY customer, line 5, column id: \"secret\"", "line 5, column id …"),
+            ("DETAIL:  Key (id)=(77123) already exists.", "DETAIL:  Key (id) …"),
+            ("LINE 1: INSERT INTO t VALUES (77123, 'secret');", "LINE 1: INSERT INTO t …"),
+            ("LINE 1: UPDATE t SET x = 'secret';", "LINE 1: UPDATE t SET x …"),
+            ("Command was: INSERT INTO t VALUES (77123);", "INSERT INTO t …"),
+            ("CONTEXT:  SQL statement \"INSERT INTO t VALUES (77123)\"", "SQL statement …"),
+            (
+                "DETAIL:  Failed process was running: INSERT INTO t VALUES (77123);",
+                "DETAIL:  Failed process was running: INSERT …",
+            ),
+        ];
+        for (line, end) in cases {
+            let said = without_data(line);
+            assert!(said.ends_with(end) && !said.contains("secret") && !said.contains("77123"), "{said}");
+        }
+        for line in [
+            "DETAIL:  Failing row contains (77123, secret).",
+            "LINE 9: ...t', 77123, 'secret');",
+            "STATEMENT:  INSERT INTO t VALUES (77123)",
+            "CONTEXT:  JSON data, line 1: {secret",
+        ] {
+            assert_eq!(without_data(line), "", "{line}");
+        }
+        // A value of several lines goes on where nothing says so.
+        let said = of(
+            "ERROR:  null value in column \"a\" of relation \"t\" violates not-null constraint\nDETAIL:  Failing row contains (1, x\nsecret).\nCONTEXT:  COPY t, line 1: \"1\tx\"\n",
+        );
+        assert_eq!(
+            said,
+            "ERROR:  null value in column \"a\" of relation \"t\" violates not-null constraint | CONTEXT:  COPY t, line 1 …"
+        );
+        for line in ["ERROR:  role \"bob\" does not exist", "ERROR:  relation \"t\" already exists"] {
+            assert_eq!(without_data(line), line);
+        }
     }
 
     #[test]

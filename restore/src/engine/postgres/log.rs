@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::super::Error;
@@ -29,9 +30,9 @@ impl Log {
         Log { path, begins }
     }
 
-    /// Where a server shall write.
+    /// Where a server shall write: statements and data among it, so that nobody else may read it.
     pub(super) fn file(&self) -> Result<fs::File, Error> {
-        let open = fs::OpenOptions::new().create(true).append(true).open(&self.path);
+        let open = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path);
         open.map_err(Error::io(format!("write the engine's log {}", self.path.display())))
     }
 
@@ -61,7 +62,10 @@ fn words(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(without_time).filter(|line| !line.is_empty()).collect();
     let reason = REASONS.iter().find_map(|reason| lines.iter().position(|line| line.contains(reason)));
     let from = reason.unwrap_or(lines.len().saturating_sub(TOLD));
-    complaint::shorten(&lines[from..lines.len().min(from + TOLD)].join(" | "))
+    let mut told: Vec<_> =
+        lines[from..lines.len().min(from + TOLD)].iter().map(|line| complaint::without_data(line)).collect();
+    told.retain(|line| !line.is_empty());
+    complaint::shorten(&told.join(" | "))
 }
 
 /// `2026-11-23 05:58:03.874 UTC [28287] LOG:  …` → `LOG:  …`

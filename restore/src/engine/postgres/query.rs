@@ -47,7 +47,7 @@ async fn with<T>(
 
 async fn explain(server: &mut Postmaster, err: &tokio_postgres::Error) -> Error {
     let said = match err.as_db_error() {
-        Some(db) => format!("{}: {}", db.severity(), db.message()),
+        Some(db) => complaint::without_data(&format!("{}: {}", db.severity(), db.message())),
         None => {
             std::error::Error::source(err).map_or_else(|| err.to_string(), |cause| format!("{err}: {cause}"))
         }

@@ -13,6 +13,8 @@ pub(super) fn for_mode(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
     let mut settings = vec![
         format!("unix_socket_directories={}", place.work.display()),
         format!("port={port}"),
+        // Who else is on this machine has no business with the socket.
+        "unix_socket_permissions=0700".into(),
         "log_destination=stderr".into(),
         "logging_collector=off".into(),
         "log_min_messages=warning".into(),
@@ -36,7 +38,7 @@ pub(super) fn for_mode(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
 
 /// Nobody but us connects, and nothing writes but what we ask for.
 fn private() -> impl Iterator<Item = String> {
-    ["listen_addresses=", "unix_socket_permissions=0700", "autovacuum=off"].into_iter().map(str::to_owned)
+    ["listen_addresses=", "autovacuum=off"].into_iter().map(str::to_owned)
 }
 
 /// The data directory is thrown away when anything goes wrong, so nothing needs to survive a crash.
@@ -91,9 +93,11 @@ mod tests {
     #[test]
     fn while_a_dump_is_loaded_or_looked_at_nobody_else_can_connect() {
         let place = Place { data: "/".into(), work: "/w".into(), database: "orders".into() };
-        for mode in [Mode::Load, Mode::Check] {
+        let serve = Mode::Serve { listen: "127.0.0.1".into(), port: 1, fsync: true };
+        for mode in [Mode::Load, Mode::Check, serve] {
             let settings = for_mode(&mode, &place, 5432);
-            assert!(settings.contains(&"listen_addresses=".to_owned()), "{settings:?}");
+            let is_private = settings.contains(&"listen_addresses=".to_owned());
+            assert_eq!(is_private, matches!(mode, Mode::Load | Mode::Check), "{settings:?}");
             assert!(settings.contains(&"unix_socket_permissions=0700".to_owned()), "{settings:?}");
         }
     }
