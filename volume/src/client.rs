@@ -58,7 +58,7 @@ impl Client {
                     return Err(Error::ImageNotFound { spec: spec.to_string() });
                 }
                 // It is about to end: wait until it has, then start another.
-                Answer::Said(Response::Stopping) => self.wait_until_gone()?,
+                Answer::Said(Response::Stopping { pid }) => self.wait_until_gone(pid)?,
                 Answer::Said(other) => return Err(unexpected(format!("attach {spec}"), other)),
                 Answer::Nobody => self.start()?,
             }
@@ -73,7 +73,7 @@ impl Client {
     /// Detaches the image; nothing to do where no server runs.
     pub fn detach(&self, spec: &ImageSpec) -> Result<(), Error> {
         match self.ask(&Request::Detach { spec: spec.clone(), cluster: self.cluster.clone() })? {
-            Answer::Said(Response::Detached | Response::Stopping) | Answer::Nobody => Ok(()),
+            Answer::Said(Response::Detached | Response::Stopping { .. }) | Answer::Nobody => Ok(()),
             Answer::Said(other) => Err(unexpected(format!("detach {spec}"), other)),
         }
     }
@@ -82,7 +82,7 @@ impl Client {
     pub fn list(&self) -> Result<Option<Vec<Attached>>, Error> {
         match self.ask(&Request::List { cluster: self.cluster.clone() })? {
             Answer::Said(Response::List { images, .. }) => Ok(Some(images)),
-            Answer::Said(Response::Stopping) | Answer::Nobody => Ok(None),
+            Answer::Said(Response::Stopping { .. }) | Answer::Nobody => Ok(None),
             Answer::Said(other) => Err(unexpected("list".to_owned(), other)),
         }
     }
@@ -108,14 +108,14 @@ impl Client {
     /// Ends a server that was started on demand and has nothing attached, and waits until it is gone.
     pub fn stop_if_idle(&self) -> Result<(), Error> {
         match self.ask(&Request::Stop { force: false, on_demand_only: true })? {
-            Answer::Said(Response::Stopping) => self.wait_until_gone(),
+            Answer::Said(Response::Stopping { pid }) => self.wait_until_gone(pid),
             _ => Ok(()),
         }
     }
 
     /// True while a server runs (or is just starting or ending).
     pub fn server_alive(&self) -> Result<bool, Error> {
-        Ok(self.lock_server()?.is_none() && self.layout.server_lock().exists())
+        layout::is_locked(&self.layout.server_lock())
     }
 
     /// Has the cluster cut off a server that was killed: its watches and locks would hold up whoever comes next.
@@ -147,10 +147,12 @@ impl Client {
         }
     }
 
-    /// Waits until the server that ends has let go of everything.
-    pub fn wait_until_gone(&self) -> Result<(), Error> {
+    /// Waits until the server that ends has let go of everything. One that was started after it is not waited for.
+    pub fn wait_until_gone(&self, pid: u32) -> Result<(), Error> {
         let deadline = Instant::now() + STOP_PATIENCE;
-        while self.server_alive()? {
+        let signed = || std::fs::read_to_string(self.layout.server_lock()).unwrap_or_default();
+        // It signed when it began to serve, and takes its signature away last.
+        while signed().lines().next() == Some(&pid.to_string()) && self.server_alive()? {
             if Instant::now() > deadline {
                 let what = format!("the FUSE server of {}", self.layout.run_dir().display());
                 return Err(Error::Busy {

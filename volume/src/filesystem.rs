@@ -25,11 +25,14 @@ pub(crate) struct Superblock {
     pub filesystem: Filesystem,
     /// Was not unmounted cleanly, or has errors recorded. XFS says that only in its log, so it reads `false` there.
     pub needs_check: bool,
+    /// A writable mount may write more than the superblock: replay a journal, clear orphans. XFS doesn't tell.
+    pub may_replay: bool,
 }
 
 const EXT4_MAGIC: u16 = 0xEF53;
 const EXT4_STATE_CLEAN: u16 = 1;
 const EXT4_INCOMPAT_RECOVER: u32 = 4;
+const EXT4_RO_COMPAT_ORPHAN_PRESENT: u32 = 0x1_0000;
 
 /// Reads the superblock: `None` where there is neither ext4 nor xfs.
 pub(crate) fn probe(device: &Path) -> Result<Option<Superblock>, Error> {
@@ -41,16 +44,17 @@ pub(crate) fn probe(device: &Path) -> Result<Option<Superblock>, Error> {
 
 fn parse_superblock(head: &[u8]) -> Option<Superblock> {
     if head.get(..4)? == b"XFSB" {
-        return Some(Superblock { filesystem: Filesystem::Xfs, needs_check: false });
+        return Some(Superblock { filesystem: Filesystem::Xfs, needs_check: false, may_replay: true });
     }
     let ext4 = head.get(1024..2048)?;
     let u16_at = |at: usize| Some(u16::from_le_bytes(ext4.get(at..at + 2)?.try_into().ok()?));
-    let incompat = u32::from_le_bytes(ext4.get(0x60..0x64)?.try_into().ok()?);
+    let u32_at = |at: usize| Some(u32::from_le_bytes(ext4.get(at..at + 4)?.try_into().ok()?));
     if u16_at(0x38)? != EXT4_MAGIC {
         return None;
     }
-    let needs_check = u16_at(0x3A)? != EXT4_STATE_CLEAN || incompat & EXT4_INCOMPAT_RECOVER != 0;
-    Some(Superblock { filesystem: Filesystem::Ext4, needs_check })
+    let needs_check = u16_at(0x3A)? != EXT4_STATE_CLEAN || u32_at(0x60)? & EXT4_INCOMPAT_RECOVER != 0;
+    let orphans = u32_at(0xE8)? != 0 || u32_at(0x64)? & EXT4_RO_COMPAT_ORPHAN_PRESENT != 0;
+    Some(Superblock { filesystem: Filesystem::Ext4, needs_check, may_replay: needs_check || orphans })
 }
 
 /// Refuses a device that holds anything at its beginning or end: mkfs never runs over data.
@@ -228,7 +232,9 @@ mod tests {
             assert_eq!(probe(&file.path()).unwrap(), None);
             check_blank(&ImageSpec::new("p", "", "i"), &file.path()).unwrap();
             make(filesystem, &file.path()).unwrap();
-            assert_eq!(probe(&file.path()).unwrap(), Some(Superblock { filesystem, needs_check: false }));
+            let may_replay = filesystem == Filesystem::Xfs;
+            let expect = Superblock { filesystem, needs_check: false, may_replay };
+            assert_eq!(probe(&file.path()).unwrap(), Some(expect));
             let refused = check_blank(&ImageSpec::new("p", "", "i"), &file.path()).unwrap_err();
             assert!(matches!(refused, Error::NotBlank { .. }));
         }

@@ -141,6 +141,20 @@ fn try_lock_directory(path: &Path) -> Result<Option<File>, Error> {
     lock_if_current(directory, path)
 }
 
+/// True while somebody holds the lock file's lock. Asking keeps nobody else who asks from the right answer.
+pub(crate) fn is_locked(path: &Path) -> Result<bool, Error> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).doing(|| format!("open {}", path.display())),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(path.exists()),
+        Err(e) => Err(e).doing(|| format!("lock {}", path.display())),
+    }
+}
+
 /// Locks `file` if nobody holds it and if it is still what `path` names: who deletes a lock file does so while
 /// holding it, so a lock on a deleted one is worth nothing.
 pub(crate) fn lock_if_current(file: File, path: &Path) -> Result<Option<File>, Error> {

@@ -112,6 +112,19 @@ fn open_node(number: u32, read_only: bool) -> Result<File, Error> {
     }
 }
 
+/// Tells the device to let go of its file, at once or with its last user.
+pub(crate) fn let_go(device: &LoopDevice) -> Result<(), Error> {
+    let node = open_node(device.number, true)?;
+    let now = observe(&format!("loop{}", device.number));
+    if now.is_some_and(|now| now.backing == device.backing) {
+        match sys::loop_clear(&node) {
+            Ok(()) | Err(Errno::NXIO | Errno::BUSY) => {}
+            Err(e) => return Err(e).doing(|| format!("free /dev/loop{}", device.number)),
+        }
+    }
+    Ok(())
+}
+
 /// Lets go of the device's file and waits until the kernel has. One that is already free is fine.
 pub(crate) fn detach(device: &LoopDevice) -> Result<(), Error> {
     let name = format!("loop{}", device.number);

@@ -76,7 +76,10 @@ pub enum Response {
         serves: ClusterIdentity,
     },
     /// The server ends now.
-    Stopping,
+    Stopping {
+        /// Its process id.
+        pid: u32,
+    },
     /// The server stays, since it has work or wasn't started on demand.
     Staying,
     /// The request failed.

@@ -227,6 +227,94 @@ fn a_mount_that_may_not_be_taken_away_from_here_is_an_error_and_no_endless_loop(
 }
 
 #[test]
+fn a_forced_stop_leaves_no_loop_device_that_nobody_finds_again() {
+    let fixture = Fixture::new();
+    let (node, spec, _mounted) = fixture.open("mounted");
+    let bare = fixture.blank("bare", 16);
+    node.attach(&bare, false).unwrap();
+    let stop = ["stop", "--force", "--run-dir", fixture.run_dir().to_str().unwrap()];
+    assert!(Command::new(fuse_program()).args(stop).status().unwrap().success());
+    let loops = fixture.loops_over_images();
+    let found = |file: &String| std::path::Path::new(file.trim_end()).starts_with(fixture.run_dir());
+    assert!(loops.len() == 1 && loops.iter().all(found), "{loops:?}");
+    node.close(&spec).unwrap();
+    node.close(&bare).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
+fn a_server_is_not_kept_from_serving_by_who_only_looks_whether_one_runs() {
+    let fixture = Fixture::new();
+    let lock = std::fs::File::create(fixture.run_dir().join("fuse.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockShared).unwrap();
+    assert!(!fixture.node().fuse_server_alive().unwrap(), "who looks is no server");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(60));
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock).unwrap();
+        });
+        let mut server = fixture.serve(&[]);
+        server.kill().unwrap();
+        server.wait().unwrap();
+    });
+    fixture.node().clean(|_| false).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
+fn addresses_of_a_killed_server_are_kept_until_it_is_cut_off() {
+    let fixture = Fixture::new();
+    let keyring = fixture.run_dir().join("keyring");
+    let user = fixture.pool.name().to_owned();
+    let client = format!("client.{user}");
+    let made = fixture.bed.ceph(["auth", "get-or-create", &client, "mon", "allow r", "osd", "allow *"]);
+    std::fs::write(&keyring, made).unwrap();
+    let addresses = || -> Vec<String> {
+        let text = std::fs::read_to_string(fixture.run_dir().join("fuse.lock")).unwrap();
+        text.lines().skip(1).map(str::to_owned).collect()
+    };
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut server = fixture.serve(&["--user", &user, "--keyring", keyring.to_str().unwrap()]);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let now = addresses();
+        assert!(
+            now.len() == kept.len() + 1 && kept.iter().all(|address| now.contains(address)),
+            "{kept:?} {now:?}"
+        );
+        kept = now;
+    }
+    // Whoever may, cuts both off.
+    fixture.node().clean(|_| false).unwrap();
+    let cut_off = fixture.bed.ceph(["osd", "blocklist", "ls"]);
+    assert!(kept.iter().all(|address| cut_off.contains(address.as_str())), "{kept:?} {cut_off}");
+    fixture.bed.ceph(["auth", "rm", &client]);
+    std::fs::remove_file(keyring).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
+fn many_commands_at_once_in_one_run_directory_do_not_wait_for_servers_of_others() {
+    let fixture = Fixture::new();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let node = fixture.node();
+                for _ in 0..6 {
+                    node.prepare().unwrap();
+                    node.settle().unwrap();
+                }
+            });
+        }
+    });
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    fixture.node().clean(|_| false).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
 fn there_are_never_two_servers_for_one_run_directory() {
     let fixture = Fixture::new();
     let (node, spec, _) = fixture.open("one");

@@ -4,12 +4,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::Ending;
 use super::images::{AttachOutcome, Images, Refusal};
 use crate::protocol::{Request, Response};
+
+/// After a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests in the background, each connection in a thread of its own: there are as many as volumes being
 /// opened or closed at this moment.
@@ -22,7 +26,15 @@ pub(super) fn accept(
     let loop_ = move || {
         for stream in listener.incoming() {
             let (images, end) = (Arc::clone(&images), end.clone());
-            let Ok(stream) = stream else { continue };
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Out of descriptors, say: asking again at once would only heat the machine.
+                    tracing::warn!(%error, "accept a control connection");
+                    thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            };
             let answering = thread::Builder::new().name("control".to_owned()).spawn(move || {
                 if let Err(error) = converse(&stream, &images, on_demand, &end) {
                     tracing::debug!(%error, "control connection");
@@ -52,7 +64,7 @@ fn converse(
         text.push(b'\n');
         // An answer that nobody waits for any more changes nothing: what was begun stands.
         let sent = stream.write_all(&text);
-        if response == Response::Stopping {
+        if matches!(response, Response::Stopping { .. }) {
             let _ = end.send(Ending::Asked);
         }
         sent?;
@@ -68,11 +80,12 @@ fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
     {
         return Response::OtherCluster { serves: serves.clone() };
     }
+    let stopping = Response::Stopping { pid: std::process::id() };
     let failed = |refusal: Refusal| Response::Failed { message: refusal.message, errno: refusal.errno };
     match request {
         Request::Attach { spec, read_only, .. } => match images.attach(spec, *read_only) {
             Ok(AttachOutcome::Attached(attached)) => Response::Attached(attached),
-            Ok(AttachOutcome::Stopping) => Response::Stopping,
+            Ok(AttachOutcome::Stopping) => stopping,
             Err(refusal) => failed(refusal),
         },
         Request::Detach { spec, .. } => match images.detach(spec) {
@@ -85,7 +98,7 @@ fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
         }
         Request::Stop { force, on_demand_only } => {
             let may = on_demand || !on_demand_only;
-            if may && images.begin_stop(*force).is_ok() { Response::Stopping } else { Response::Staying }
+            if may && images.begin_stop(*force).is_ok() { stopping } else { Response::Staying }
         }
     }
 }

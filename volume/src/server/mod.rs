@@ -11,11 +11,11 @@ mod images;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::mm::MlockAllFlags;
@@ -31,6 +31,8 @@ use images::Images;
 
 /// Threads that take requests from the kernel. They only hand them on, so few are enough.
 const DISPATCHERS: usize = 4;
+/// How long to try for the lock while no server shows itself.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a killed server stays cut off: longer than anything it sent can be under way.
 const CUT_OFF: Duration = Duration::from_secs(600);
 
@@ -108,16 +110,23 @@ fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow:
             return Err(e);
         }
     };
-    cut_off(&cluster, &killed);
-    sign(lock, &cluster.addresses()?)?;
+    let not_cut_off = cut_off(&cluster, &killed);
+    sign(lock, &[cluster.addresses()?, not_cut_off].concat())?;
     images.connected(cluster, ClusterIdentity::of(&options.ceph));
     signals(end.clone())?;
     control::accept(listener, Arc::clone(&images), options.on_demand, end)?;
     announce(READY);
     tracing::info!(run_dir = %layout.run_dir().display(), pid = std::process::id(), "serving");
     wait(&images, &ended);
+    free_loops(layout);
     images.close_all();
-    unmount(&layout.images());
+    if loopdev::over(&layout.images())?.is_empty() {
+        unmount(&layout.images());
+    } else {
+        tracing::warn!(
+            "loop devices still stand on the images: the next close or clean takes the dead mount away"
+        );
+    }
     tracing::info!("ended");
     Ok(())
 }
@@ -145,10 +154,21 @@ fn wait(images: &Images, ended: &mpsc::Receiver<Ending>) {
 
 fn take_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
     let path = layout.server_lock();
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.with_context(|| format!("open {}", path.display()))?;
-    Ok(layout::lock_if_current(file, &path)?)
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        if let Some(file) = layout::lock_if_current(file, &path)? {
+            return Ok(Some(file));
+        }
+        // Whoever only looks whether a server runs holds the lock for a moment too. A server has a socket.
+        let (_directory, socket) = short_socket_path(layout.run_dir())?;
+        if Instant::now() > deadline || UnixStream::connect(socket).is_ok() {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The addresses that a killed server left in the lock file: one a line, after the process id.
@@ -168,16 +188,19 @@ fn sign(mut lock: &File, addresses: &[String]) -> anyhow::Result<()> {
 }
 
 /// Cuts a dead client off, so that nothing of it can still arrive, and its watches and locks don't hold up the next
-/// one for the half minute until Ceph notices by itself.
-fn cut_off(cluster: &aldaas_rbd::Cluster, addresses: &[String]) {
-    for address in addresses {
-        match cluster.blocklist_add(address, CUT_OFF) {
-            Ok(()) => tracing::info!(address, "cut the killed server off from the cluster"),
-            Err(error) => {
-                tracing::warn!(%error, address, "cut the killed server off; its locks end by themselves")
-            }
+/// one for the half minute until Ceph notices by itself. Returns those that it could not be done to.
+fn cut_off(cluster: &aldaas_rbd::Cluster, addresses: &[String]) -> Vec<String> {
+    let fails = |address: &&String| match cluster.blocklist_add(address, CUT_OFF) {
+        Ok(()) => {
+            tracing::info!(address, "cut the killed server off from the cluster");
+            false
         }
-    }
+        Err(error) => {
+            tracing::warn!(%error, address, "cut the killed server off; its locks end by themselves");
+            true
+        }
+    };
+    addresses.iter().filter(fails).cloned().collect()
 }
 
 /// Cuts off the killed server of a run directory. Does nothing where one runs or none was killed.
@@ -193,8 +216,12 @@ pub fn forget(options: &ServeOptions) -> anyhow::Result<()> {
     let killed = addresses_of_killed(&lock)?;
     if !killed.is_empty() {
         let cluster = aldaas_rbd::Cluster::connect(&options.ceph).context("connect to Ceph")?;
-        cut_off(&cluster, &killed);
-        lock.set_len(0)?;
+        let not_cut_off = cut_off(&cluster, &killed);
+        if not_cut_off.is_empty() {
+            lock.set_len(0)?;
+        } else {
+            sign(&lock, &not_cut_off)?;
+        }
     }
     Ok(())
 }
@@ -227,6 +254,15 @@ fn mount(layout: &Layout) -> anyhow::Result<std::os::fd::OwnedFd> {
     Ok(device.into())
 }
 
+/// Has the loop devices over our files let go of them, as far as nobody uses them; the others do so with their last
+/// user. Once the mount is taken away, their paths would no longer tell whose they are.
+fn free_loops(layout: &Layout) {
+    let freed = loopdev::over(&layout.images()).and_then(|loops| loops.iter().try_for_each(loopdev::let_go));
+    if let Err(error) = freed {
+        tracing::warn!(%error, "free the loop devices over the images");
+    }
+}
+
 fn unmount(images: &Path) {
     if let Err(error) = rustix::mount::unmount(images, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         tracing::warn!(%error, "unmount {}", images.display());
@@ -243,7 +279,11 @@ fn sweep(layout: &Layout, log_too: bool) -> anyhow::Result<()> {
     if log_too {
         layout::remove_file_if_there(&layout.server_log())?;
     }
-    layout::remove_file_if_there(&layout.server_lock())?;
+    // Signed by another: a killed one that this server did not come to cut off.
+    let signature = std::fs::read_to_string(layout.server_lock()).unwrap_or_default();
+    if signature.lines().next().is_none_or(|pid| pid == std::process::id().to_string()) {
+        layout::remove_file_if_there(&layout.server_lock())?;
+    }
     Ok(())
 }
 
@@ -285,7 +325,7 @@ pub fn stop(run_dir: &Path, force: bool) -> anyhow::Result<bool> {
     let client = local_client(run_dir)?;
     match client.request(&Request::Stop { force, on_demand_only: false })? {
         None => Ok(false),
-        Some(Response::Stopping) => client.wait_until_gone().map(|()| true).map_err(Into::into),
+        Some(Response::Stopping { pid }) => client.wait_until_gone(pid).map(|()| true).map_err(Into::into),
         Some(Response::Failed { message, .. }) => bail!(message),
         Some(_) => {
             bail!("images are attached; close them first, or use --force (their file systems will fail)")

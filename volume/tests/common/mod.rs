@@ -91,8 +91,19 @@ impl Fixture {
     pub fn assert_nothing_left_on_the_node(&self) {
         let now = self.bed.census(self.pool.name(), self.run_dir());
         assert_eq!((&now.mounts, &now.loops), (&self.before.mounts, &self.before.loops));
+        assert_eq!(self.loops_over_images(), Vec::<String>::new());
         assert_eq!((&now.processes, &now.files), (&self.before.processes, &self.before.files));
         assert_eq!(now.watchers, self.before.watchers);
+    }
+
+    /// Backing files of all loop devices over images of the pool, also where the mount below them was taken away: then
+    /// the kernel shows another path, but with the same name.
+    pub fn loops_over_images(&self) -> Vec<String> {
+        let devices = std::fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path());
+        devices
+            .filter_map(|device| std::fs::read_to_string(device.join("loop/backing_file")).ok())
+            .filter(|file| file.contains(&format!("/{}%", self.pool.name())))
+            .collect()
     }
 
     pub fn server_pid(&self) -> Option<i32> {
@@ -108,6 +119,19 @@ impl Fixture {
         while node.fuse_server_alive().unwrap() {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
+    }
+
+    /// A server in the foreground, once it serves.
+    pub fn serve(&self, args: &[&str]) -> std::process::Child {
+        let mut command = Command::new(fuse_program());
+        command.args(["serve", "--foreground", "--run-dir"]).arg(self.run_dir());
+        command.arg("--ceph-conf").arg(self.bed.ceph_conf()).args(args).stdout(std::process::Stdio::piped());
+        let mut server = command.spawn().unwrap();
+        let mut said = String::new();
+        let stdout = server.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said).unwrap();
+        assert_eq!(said, "ready\n");
+        server
     }
 
     /// The example program `by_hand` on this run directory.
