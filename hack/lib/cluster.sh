@@ -169,6 +169,9 @@ bluestore block create = true
 bluestore fsck on mkfs = false
 osd memory target = 939524096
 osd memory cache min = 67108864
+# A lease that ran out while the OSD hung is renewed by the other OSDs' answer; there is no other, and
+# what waits for it would wait for ever. So: ten minutes instead of 16 seconds.
+osd pool default read lease ratio = 30
 osd max pg per osd hard ratio = 10
 osd scrub load threshold = 0.01
 osd class update on start = false

@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # What every script below hack/ uses: how to speak, how to fail, how to be root.
 
+# A failure inside $(...) is one, too.
+shopt -s inherit_errexit
+
 say() { printf '%s\n' "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 

@@ -19,7 +19,7 @@ pgbench_dump() (
   bin=$(postgres_programs)
   dir=$(mktemp -d /var/tmp/aldaas-dump.XXXX)
   # shellcheck disable=SC2064 # the directory of now
-  trap "as_engine '$bin/pg_ctl' -D '$dir/data' -m immediate -s stop >/dev/null 2>&1; rm -rf '$dir'" EXIT
+  trap "as_engine '$bin/pg_ctl' -D '$dir/data' -m immediate -s stop >/dev/null 2>&1 || true; rm -rf '$dir'" EXIT
   [ "$(id -u)" -ne 0 ] || chown postgres "$dir"
   cd "$dir" || exit
   as_engine "$bin/initdb" -D "$dir/data" -U postgres -A trust --no-sync >"$dir/log"
