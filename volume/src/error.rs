@@ -234,3 +234,16 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
         self.map_err(|e| Error::Io { doing: what(), source: e.into() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_busy_says_who_holds_it_or_else_why() {
+        let busy = |holders| Error::Busy { what: "p//i".into(), because: "it has another writer", holders };
+        assert_eq!(busy(Vec::new()).to_string(), "p//i is busy: it has another writer");
+        let holder = Holder { pid: 7, command: "cat".into() };
+        assert_eq!(busy(vec![holder]).to_string(), "p//i is busy: in use by cat (pid 7); stop that first");
+    }
+}

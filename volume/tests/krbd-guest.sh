@@ -147,6 +147,16 @@ for kind in ext4 xfs; do
   hand close aldaas golden $kind || fail "close read-only"
   none_mapped
 done
+# Mapped and mounted by somebody else: not adopted, not unmapped. An unmounted mapping of another cluster: not ours.
+opened=$(hand open aldaas clone ext4-a --golden ext4 --database orders) || fail "open ext4-a"
+by_hand --run-dir /run/other open aldaas clone ext4-a --golden ext4 --database orders 2>/run/elsewhere && fail "adopted"
+grep -q "also mounted at /run/aldaas" /run/elsewhere || fail "elsewhere says: $(cat /run/elsewhere)"
+echo on >${opened#* }/on || fail "the mapping was taken away"
+sed 's/^fsid.*/fsid = 11111111-2222-3333-4444-555555555555/' /etc/ceph/ceph.conf >/run/other.conf
+by_hand --run-dir /run/other --ceph-conf /run/other.conf close aldaas clone ext4-a || fail "close in another cluster"
+echo on >${opened#* }/on || fail "another cluster's close took the mapping away"
+hand close aldaas clone ext4-a || fail "close ext4-a"
+none_mapped
 hand open aldaas clone nobody --golden x --database orders 2>/run/nobody && fail "opened what does not exist"
 grep -q "does not exist" /run/nobody || fail "nobody says: $(cat /run/nobody)"
 hand close aldaas clone nobody || fail "close of unknown"

@@ -58,6 +58,13 @@ fn opening_an_image_that_does_not_exist_says_so_and_leaves_nothing() {
         .unwrap_err();
     assert!(error.is_not_found(), "{error}");
     fixture.assert_nothing_left_on_the_node();
+    let nowhere = ImageSpec::new("no-such-pool", "clone", "x");
+    let error = fixture.node().open(&nowhere, &writable(&marker("x"))).unwrap_err();
+    assert!(
+        !error.is_not_found() && error.to_string().contains("pool no-such-pool does not exist"),
+        "{error}"
+    );
+    fixture.assert_nothing_left_on_the_node();
 }
 
 fn two_clones_of_one_image_are_independent(filesystem: Filesystem, mib: u32) {

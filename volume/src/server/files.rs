@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use aldaas_rbd as rbd;
 use fuser::{
@@ -81,8 +81,40 @@ fn finish(open: &OpenImage, operation: &str, result: Result<(), rbd::Error>, rep
 }
 
 fn failed(open: &OpenImage, operation: &str, error: &rbd::Error) -> Errno {
-    tracing::error!(image = %open.spec, %error, "{operation}");
+    static LOG: Throttle = Throttle::new();
+    if let Some(unsaid) = LOG.may_speak(Instant::now()) {
+        tracing::error!(image = %open.spec, %error, unsaid, "{operation}");
+    }
     Errno::from_i32(error.errno)
+}
+
+/// Lets one of many messages through at a time: a cluster that is away fails every request, and the log is in memory.
+struct Throttle(Mutex<Option<Spoken>>);
+
+struct Spoken {
+    at: Instant,
+    /// Messages held back since.
+    unsaid: u64,
+}
+
+impl Throttle {
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// How many were held back since the last one, if it is time for another.
+    fn may_speak(&self, now: Instant) -> Option<u64> {
+        let mut spoken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match spoken.as_mut() {
+            Some(last) if now.saturating_duration_since(last.at) < Self::PAUSE => {
+                last.unsaid += 1;
+                None
+            }
+            _ => spoken.replace(Spoken { at: now, unsaid: 0 }).map_or(Some(0), |last| Some(last.unsaid)),
+        }
+    }
 }
 
 impl Filesystem for Files {
@@ -259,5 +291,18 @@ impl Files {
             }
             _ => reply.ok(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_errors_one_a_second_is_logged_and_the_others_are_counted() {
+        let (log, start) = (Throttle::new(), Instant::now());
+        let at = |ms| log.may_speak(start + Duration::from_millis(ms));
+        assert_eq!((at(0), at(1), at(999)), (Some(0), None, None));
+        assert_eq!((at(1000), at(1001), at(5000)), (Some(2), None, Some(1)));
     }
 }

@@ -56,6 +56,15 @@ fn refuse(errno: Errno, message: String) -> Refusal {
     Refusal { message, errno: Some(errno.raw_os_error()) }
 }
 
+/// A missing pool is not a missing image: without an errno it can't be taken for one.
+fn no_pool(spec: &ImageSpec, e: rbd::Error) -> Refusal {
+    if !e.is_not_found() {
+        return e.into();
+    }
+    let message = format!("pool {} does not exist; `ceph osd pool ls` lists what does", spec.pool);
+    Refusal { message, errno: None }
+}
+
 enum Slot {
     /// Being opened or closed by another request.
     Changing,
@@ -187,7 +196,8 @@ impl Images {
     fn open(&self, spec: &ImageSpec, read_only: bool, inode: u64) -> Result<Arc<OpenImage>, Refusal> {
         let (cluster, _) =
             self.cluster.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
-        let namespace = cluster.pool(&rbd::PoolName::new(&spec.pool)?)?.namespace(&spec.namespace)?;
+        let pool = cluster.pool(&rbd::PoolName::new(&spec.pool)?).map_err(|e| no_pool(spec, e))?;
+        let namespace = pool.namespace(&spec.namespace)?;
         let name = rbd::ImageName::new(&spec.image)?;
         let image = if read_only { namespace.open_read_only(&name)? } else { namespace.open(&name)? };
         if !read_only && image.features()? & rbd::features::EXCLUSIVE_LOCK != 0 {
