@@ -158,7 +158,8 @@ fn a_dump_that_makes_its_own_database_gets_our_name() {
 
 #[test]
 fn owners_and_grants_survive_although_a_dump_does_not_make_roles() {
-    let text = "CREATE TABLE t (id int);\nALTER TABLE public.t OWNER TO bob;\nGRANT SELECT ON TABLE public.t TO \"Read Only\";\n";
+    let text = "CREATE TABLE t (id int);\nALTER TABLE public.t OWNER TO bob;\nGRANT SELECT ON TABLE public.t TO \"Read Only\";\n\
+                GRANT SELECT ON TABLE public.t TO pg_monitor;\n";
     let (_room, mut served, port) = restored_and_served(text.as_bytes(), &[]);
     assert_eq!(psql(port, "orders", "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "bob");
     assert_eq!(psql(port, "orders", "SELECT has_table_privilege('Read Only', 't', 'SELECT')"), "t");
