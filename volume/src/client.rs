@@ -335,4 +335,26 @@ mod tests {
         assert_eq!(arguments(Duration::from_millis(1500), Duration::ZERO), ("2".into(), "0".into()));
         assert_eq!(arguments(Duration::ZERO, Duration::from_millis(1)), ("0".into(), "1".into()));
     }
+
+    #[test]
+    fn a_server_that_came_after_the_ending_one_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path()).unwrap();
+        let client = Client { layout, program: PathBuf::new(), ceph: Default::default(), cluster: None };
+        let lock = File::create_new(client.layout.server_lock()).unwrap();
+        let lock = layout::lock_if_current(lock, &client.layout.server_lock()).unwrap().unwrap();
+        let begun = Instant::now();
+        // One that just took the lock and has not signed yet, then one that has.
+        client.wait_until_gone(7).unwrap();
+        std::fs::write(client.layout.server_lock(), "8\n127.0.0.1:0/1\n").unwrap();
+        client.wait_until_gone(7).unwrap();
+        assert!(begun.elapsed() < STOP_PATIENCE / 2);
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| client.wait_until_gone(8));
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!ending.is_finished());
+            drop(lock);
+            ending.join().unwrap().unwrap();
+        });
+    }
 }
