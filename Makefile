@@ -2,12 +2,12 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down test bench lint dev-up dev-down deps
 
-SCALE ?= 5
+SCALE ?= 10
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## from a dump in S3 to three writable clones, on a real Ceph (SCALE=5: pgbench's, 15 MB each)
+demo: ## from a dump in S3 to three writable clones, on a real Ceph (SCALE=10: pgbench's, 15 MB each)
 	@hack/demo --scale $(SCALE)
 
 demo-down: ## take the demo away

@@ -131,9 +131,11 @@ end_fuse() {
 
 # The daemons' data goes away with them, so there is nothing to flush: they are killed.
 end_daemons() {
-  local pid
-  for pid in $(processes_of "$1"); do kill -KILL "$pid" 2>/dev/null; done
-  for pid in $(processes_of "$1"); do stop_process "$pid" 5; done
+  local pid pids
+  pids=$(processes_of "$1")
+  for pid in $pids; do kill -KILL "$pid" 2>/dev/null; done
+  # One that is ending has no command line any more, but is still there.
+  for pid in $pids; do stop_process "$pid" 5; done
 }
 
 remove_everything() {
