@@ -207,6 +207,9 @@ pub struct Ingest {
     /// Parallel jobs of pg_restore
     #[arg(long, env = "ALDAAS_JOBS", hide_env_values = true)]
     pub jobs: Option<u32>,
+    /// Take a dump that makes no tables
+    #[arg(long)]
+    pub allow_empty: bool,
     /// Keep an image that failed, with its reason, instead of removing it
     #[arg(long)]
     pub keep_failed: bool,

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -285,6 +285,7 @@ fn make_work_dir(work_dir: &Path, user: &EngineUser) -> Result<PathBuf> {
     let engine_dir = work_dir.join(ENGINE);
     fs::create_dir_all(&engine_dir)
         .and_then(|()| std::os::unix::fs::chown(&engine_dir, Some(user.uid), Some(user.gid)))
+        .and_then(|()| fs::set_permissions(&engine_dir, fs::Permissions::from_mode(0o700)))
         .with_context(|| format!("make directory {}", engine_dir.display()))?;
     Ok(engine_dir)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -298,6 +299,7 @@ impl WorkDir {
         fs::create_dir(&path).map_err(failed(&path))?;
         let this = Self(path);
         std::os::unix::fs::chown(&this.0, Some(supervisor.user.uid), Some(supervisor.user.gid))
+            .and_then(|()| fs::set_permissions(&this.0, fs::Permissions::from_mode(0o700)))
             .map_err(failed(&this.0))?;
         Ok(this)
     }

@@ -42,6 +42,9 @@ pub async fn run(global: &Global, command: Ingest) -> Result<ExitCode> {
     if let Some(jobs) = command.jobs {
         restore_arguments.extend(["--jobs".into(), jobs.to_string().into()]);
     }
+    if command.allow_empty {
+        restore_arguments.push("--allow-empty".into());
+    }
     let request = IngestRequest {
         database: command.database,
         name: command.name,
