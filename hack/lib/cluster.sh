@@ -17,11 +17,16 @@ DAEMONS=(mon mgr osd rgw)
 daemon_pid() {
   local pid
   pid=$(cat "$D/run/$1.pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && names_directory "$pid" "$D" && [ "$(process_state "$pid")" != Z ] || return 1
+  [ -n "$pid" ] && names_directory "$pid" "$D" && alive "$pid" || return 1
   echo "$pid"
 }
 
-process_state() { sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null; }
+# Whether process $1 still runs. A zombie doesn't, unless only its first thread has ended.
+alive() {
+  local state
+  state=$(sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null) || return 1
+  [ "$state" != Z ] || [ "$(find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l)" -gt 1 ]
+}
 
 # Whether an argument of process $1 names directory $2 or something below it.
 names_directory() {
@@ -60,7 +65,7 @@ stop_daemon() {
 stop_process() {
   local pid=$1 tries=$(($2 * 20))
   kill -TERM "$pid" 2>/dev/null
-  while [ -d "/proc/$pid" ] && [ "$(process_state "$pid")" != Z ]; do
+  while alive "$pid"; do
     if [ $((tries -= 1)) -eq 0 ]; then kill -KILL "$pid" 2>/dev/null; fi
     [ $tries -gt -100 ] || { say "process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline")) cannot be killed"; return 1; }
     sleep 0.05

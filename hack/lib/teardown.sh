@@ -37,7 +37,7 @@ processes_of() {
       aldaas* | ceph* | rados* | rbd* | postgres) ;;
       *) continue ;;
     esac
-    [ "$pid" != $$ ] && [ "$(process_state "$pid")" != Z ] && names_directory "$pid" "$1" && echo "$pid"
+    [ "$pid" != $$ ] && alive "$pid" && names_directory "$pid" "$1" && echo "$pid"
   done
   return 0
 }
@@ -65,7 +65,7 @@ unmount() {
   local pid tries=$(($2 * 20))
   as_root umount "$1" 2>/dev/null &
   pid=$!
-  while [ $((tries -= 1)) -gt 0 ] && [ -d "/proc/$pid" ] && [ "$(process_state $pid)" != Z ]; do sleep 0.05; done
+  while [ $((tries -= 1)) -gt 0 ] && alive "$pid"; do sleep 0.05; done
   [ $tries -gt 0 ] && wait $pid
 }
 
