@@ -10,7 +10,7 @@ use aldaas_volume::server::{self, ServeOptions};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Serve RBD images as files below <run-dir>/images, from one Ceph connection.
+/// Serve RBD images as files below `images/` in the run directory, from one Ceph connection.
 ///
 /// Loop devices on these files carry the file systems of volumes on machines whose kernel has no rbd. Normally
 /// started by the program that opens the first volume, and ended with the last.
