@@ -1,7 +1,7 @@
 //! What a dump is, found by its content, never by its name.
 //!
 //! A dump is an onion: compression around compression around something an engine can read. [`open`] peels it.
-//! **To add a compression**, add its magic bytes to [`detect`] and its decoder to [`open`]; **to add a kind of dump**,
+//! **To add a compression**, add its magic bytes to [`detect()`] and its decoder to [`open`]; **to add a kind of dump**,
 //! add it to [`Content`] and teach an engine to load it.
 
 mod archive;

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 /// Loop devices on these files carry the file systems of volumes on machines whose kernel has no rbd. Normally
 /// started by the program that opens the first volume, and ended with the last.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "aldaas-fuse", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
