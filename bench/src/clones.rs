@@ -11,7 +11,7 @@ use aldaas_rbd as rbd;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use crate::figure::Figure;
+use crate::figure::{Bound, Figure};
 use crate::sample::Sample;
 
 const GIB: u64 = 1 << 30;
@@ -112,7 +112,14 @@ fn one_clone(store: &Store, images: &Images) -> Result<Vec<Figure>> {
         store.remove_clone(&request.name)?;
     }
     let against = "bare librbd clone call";
-    Ok(vec![Figure::ratio("clone a golden image, p50", "ms", ours.p50(), against, bare.p50(), 1.4)])
+    Ok(vec![Figure::new(
+        "clone a golden image, p50",
+        "ms",
+        ours.p50(),
+        against,
+        bare.p50(),
+        Bound::Times(1.4),
+    )])
 }
 
 /// The same in RADOS operations, which a busy machine does not change.
@@ -132,7 +139,7 @@ fn operations(cluster: &rbd::Cluster, store: &Store, images: &Images) -> Result<
     }
     let (name, against) =
         ("RADOS operations of one clone, metadata included", "bare librbd clone call, same features");
-    Ok(vec![Figure::excess(name, "operations", ours.p50(), against, bare.p50(), 16.0)])
+    Ok(vec![Figure::new(name, "operations", ours.p50(), against, bare.p50(), Bound::More(16.0))])
 }
 
 /// A clone costs the same whatever its parent's size.
@@ -150,21 +157,21 @@ fn by_size(store: &Store, small: &GoldenImage, large: &GoldenImage) -> Result<Ve
     }
     let [(clone_small, remove_small), (clone_large, remove_large)] = samples;
     Ok(vec![
-        Figure::ratio(
+        Figure::new(
             "clone of a 1 TiB image, p50",
             "ms",
             clone_large.p50(),
             "of 1 GiB",
             clone_small.p50(),
-            1.1,
+            Bound::Times(1.1),
         ),
-        Figure::ratio(
+        Figure::new(
             "remove a clone of 1 TiB, p50",
             "ms",
             remove_large.p50(),
             "of 1 GiB",
             remove_small.p50(),
-            1.1,
+            Bound::Times(1.1),
         ),
     ])
 }
@@ -174,7 +181,7 @@ fn storm(store: &Store, golden: &GoldenImage) -> Result<Figure> {
     let in_sequence = clone_many(store, golden, 1)?;
     let at_once = clone_many(store, golden, AT_A_TIME)?;
     let name = format!("{STORM} clones of one image, {AT_A_TIME} at a time");
-    Ok(Figure::ratio(&name, "s", at_once, "in sequence", in_sequence, 0.5))
+    Ok(Figure::new(&name, "s", at_once, "in sequence", in_sequence, Bound::Times(0.5)))
 }
 
 /// Seconds that `STORM` clones take, `threads` at a time.

@@ -28,42 +28,30 @@ pub struct Figure {
     pub holds: bool,
 }
 
+/// What a figure may be at most, held against its baseline.
+pub enum Bound {
+    /// So many times the baseline.
+    Times(f64),
+    /// So much more than the baseline.
+    More(f64),
+}
+
 impl Figure {
-    /// `value` may be at most `bound` times `baseline_value`.
-    pub fn ratio(
+    /// Holds `value` against `baseline_value`, which `baseline` names.
+    pub fn new(
         name: &str,
         unit: &'static str,
         value: f64,
-        against: &str,
+        baseline: &str,
         baseline_value: f64,
-        bound: f64,
+        bound: Bound,
     ) -> Self {
-        Self::new(name, unit, value, against, baseline_value, value / baseline_value, bound)
-    }
-
-    /// `value` may be at most `bound` more than `baseline_value`.
-    pub fn excess(
-        name: &str,
-        unit: &'static str,
-        value: f64,
-        against: &str,
-        baseline_value: f64,
-        bound: f64,
-    ) -> Self {
-        Self::new(name, unit, value, against, baseline_value, value - baseline_value, bound)
-    }
-
-    fn new(
-        name: &str,
-        unit: &'static str,
-        value: f64,
-        against: &str,
-        baseline_value: f64,
-        ratio: f64,
-        bound: f64,
-    ) -> Self {
-        let holds = ratio <= bound;
-        Self { name: name.into(), value, unit, baseline: against.into(), baseline_value, ratio, bound, holds }
+        let (ratio, bound) = match bound {
+            Bound::Times(bound) => (value / baseline_value, bound),
+            Bound::More(bound) => (value - baseline_value, bound),
+        };
+        let (name, baseline, holds) = (name.to_owned(), baseline.to_owned(), ratio <= bound);
+        Self { name, value, unit, baseline, baseline_value, ratio, bound, holds }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use aldaas_api::GoldenImageName;
 use anyhow::{Context as _, Result, bail};
 
-use crate::figure::Figure;
+use crate::figure::{Bound, Figure};
 use crate::sample::Sample;
 
 /// How often each is run, in turns.
@@ -29,7 +29,14 @@ pub fn measure(aldaas: &Path, by_hand: &Path, golden: &GoldenImageName) -> Resul
     }
     let against = "rbd clone + rbd-fuse/losetup/mount + pg_ctl start";
     let figure = |name: &str, percent| {
-        Figure::ratio(name, "ms", ours.percentile(percent), against, theirs.percentile(percent), 0.7)
+        Figure::new(
+            name,
+            "ms",
+            ours.percentile(percent),
+            against,
+            theirs.percentile(percent),
+            Bound::Times(0.7),
+        )
     };
     Ok(vec![
         figure("aldaas run to the first row, p50", 50.0),

@@ -125,11 +125,6 @@ impl Candidate {
         }
     }
 
-    /// Whether the image is ready. Asked when the answer to [`Candidate::ready`] was lost: the write may have taken place.
-    pub fn is_ready(&self) -> Result<bool> {
-        Ok(self.store.golden_image(&self.name)?.record.state == State::Ready)
-    }
-
     fn refuse_if_in_use(&self) -> Result<()> {
         let watchers = self.store.golden.watchers(&self.id)?;
         if watchers.is_empty() {

@@ -73,6 +73,11 @@ pub enum Error {
     /// The lease ran out, so that someone else may have begun.
     #[error("the build lock of database {0} was lost: the build can't be trusted any more and is given up")]
     LockLost(DatabaseName),
+    /// Purging did not help.
+    #[error(
+        "{0} image(s) stay in the trash: `rbd trash ls --long` says what defers them, `-v` why they were not removed"
+    )]
+    StaysInTrash(usize),
     /// Somebody has it open.
     #[error("image {image} is still in use by {users}: end that first")]
     InUse {

@@ -110,7 +110,13 @@ impl Store {
                     other => ignore_gone(other.map(drop)),
                 }
             }
-            Leftover::Trash(_) => self.purge().map(drop),
+            Leftover::Trash(_) => {
+                self.purge()?;
+                match self.left_in_trash()? {
+                    0 => Ok(()),
+                    count => Err(Error::StaysInTrash(count)),
+                }
+            }
         }
     }
 

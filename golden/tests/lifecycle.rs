@@ -340,6 +340,35 @@ fn what_nobody_alive_answers_for_is_found_and_removed() {
 }
 
 #[test]
+fn what_an_operator_put_into_the_trash_is_never_purged() {
+    let bed = bed();
+    let ready = rbd::ImageName::new(bed.build(1).to_string()).unwrap();
+    bed.namespace(GOLDEN).trash_move(&ready, Duration::ZERO).unwrap();
+    let theirs = rbd::ImageName::new("theirs").unwrap();
+    bed.namespace(CLONE).create(&theirs, SIZE, &Default::default()).unwrap();
+    bed.namespace(CLONE).trash_move(&theirs, Duration::ZERO).unwrap();
+    assert_eq!(bed.store.leftovers().unwrap(), []);
+    assert_eq!(bed.store.purge().unwrap(), Default::default());
+    let id = bed.namespace(GOLDEN).trash().unwrap()[0].id.clone();
+    bed.namespace(GOLDEN).trash_restore(&id, &ready).unwrap();
+    assert_eq!(bed.latest(), Some(generation(1)), "taken back, it is latest again");
+    assert_eq!(bed.namespace(CLONE).trash().unwrap().len(), 1);
+}
+
+#[test]
+fn what_stays_in_the_trash_is_not_said_to_be_removed() {
+    let bed = bed();
+    let image = bed.build(1);
+    bed.clone(&image, "deferred");
+    let deferred = rbd::ImageName::new("deferred").unwrap();
+    bed.namespace(CLONE).trash_move(&deferred, Duration::from_secs(3600)).unwrap();
+    let found = bed.store.leftovers().unwrap();
+    assert_eq!(found, [Leftover::Trash(1)]);
+    assert!(matches!(bed.store.remove_leftover(&found[0]), Err(Error::StaysInTrash(1))));
+    assert_eq!(bed.namespace(CLONE).trash().unwrap().len(), 1);
+}
+
+#[test]
 fn a_build_in_progress_is_not_left_over() {
     let bed = bed();
     let candidate = bed.begin(1);

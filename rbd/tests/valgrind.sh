@@ -18,6 +18,7 @@ program() {
 
 check() {
     # Memory that nothing points to any more is an error. What is still reachable when the process ends is no leak.
+    # shellcheck disable=SC2086 # several options, as words
     valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
         --error-exitcode=97 --num-callers=40 --fair-sched=yes \
         --suppressions=tests/valgrind.supp ${VALGRIND_OPTIONS:-} "$@"
