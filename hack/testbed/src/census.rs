@@ -52,7 +52,7 @@ impl Census {
             files: files_below(run_dir, &mounts),
             mounts: mounts.iter().map(|m| format!("{} ({})", relative(&m.path, run_dir), m.kind)).collect(),
             loops: loops_below(run_dir).into_iter().map(|(_, file)| relative(&file, run_dir)).collect(),
-            processes: processes_of(run_dir).into_iter().map(|process| process.cmdline).collect(),
+            processes: lasting(processes_of(run_dir)).map(|process| process.cmdline).collect(),
         };
         census.loops.sort();
         census.processes.sort();
@@ -169,6 +169,22 @@ pub(crate) fn processes_of(dir: &Path) -> Vec<Process> {
             ours.then_some(Process { pid, cmdline })
         })
         .collect()
+}
+
+/// Without the children of engines that are there themselves: those come and go, and their titles say what they do.
+fn lasting(processes: Vec<Process>) -> impl Iterator<Item = Process> {
+    let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+    processes.into_iter().filter(move |process| {
+        !(process.cmdline.starts_with("postgres: ")
+            && parent(process.pid).is_none_or(|parent| pids.contains(&parent)))
+    })
+}
+
+/// The parent of a process; none when it has ended.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name in brackets may hold anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether `text` holds the path `dir` or one below it, and not merely one that begins alike.

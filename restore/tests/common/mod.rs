@@ -112,14 +112,18 @@ impl Room {
         command.arg("--data-dir").arg(data).arg("--work-dir").arg(self.path("work"));
     }
 
-    /// Processes whose command line names this directory.
+    /// Processes whose command line names this directory, or that work below it, as an engine's children do.
     pub fn processes(&self) -> Vec<String> {
-        let needle = self.dir.path().to_str().unwrap();
-        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let dir = self.dir.path();
+        let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok).map(|entry| entry.path());
         entries
-            .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
-            .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
-            .filter(|line| line.contains(needle))
+            .filter_map(|process| {
+                let line =
+                    String::from_utf8_lossy(&fs::read(process.join("cmdline")).ok()?).replace('\0', " ");
+                let works =
+                    fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd != dir && cwd.starts_with(dir));
+                (line.contains(dir.to_str().unwrap()) || works && !line.is_empty()).then_some(line)
+            })
             .collect()
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
@@ -61,33 +62,56 @@ fn make_dir(data: &Path) -> Result<(), Error> {
     fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(Error::io(action()))
 }
 
+/// How long what is left of a killed server may take to notice that it has lost its postmaster. It takes milliseconds.
+const ORPHANS_END: Duration = Duration::from_secs(10);
+
 /// Removes the lock file of a server that was killed, on another machine perhaps: its process id may by now be that
-/// of anything, and PostgreSQL would refuse to start. Only a process that works in this directory is a reason to stop:
-/// a server does, and so does what is left of one, whatever the file says.
-pub(super) fn clear_stale_lock(data: &Path) -> Result<(), Error> {
+/// of anything, and PostgreSQL would refuse to start. Only a process that works in this directory is a reason to stop,
+/// whatever the file says: a server does. What is left of a killed one does too, and is waited for, as it ends by itself.
+pub(super) async fn clear_stale_lock(data: &Path) -> Result<(), Error> {
     let lock = data.join("postmaster.pid");
     if fs::symlink_metadata(&lock).is_err() {
         return Ok(());
     }
-    if let Some(pid) = works_in(data)? {
-        return Err(Error::Refused(format!(
-            "process {pid} works in {}, another server perhaps: stop it first",
-            data.display()
-        )));
+    let since = Instant::now();
+    loop {
+        let there = works_in(data)?;
+        let Some(found) = there.iter().find(|process| !process.is_backend).or(there.first()) else { break };
+        if !found.is_backend || since.elapsed() > ORPHANS_END {
+            return Err(Error::Refused(format!(
+                "process {} works in {}, another server perhaps: stop it first",
+                found.pid,
+                data.display()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     tracing::info!("{} was left by a server that was killed: removed", lock.display());
     fs::remove_file(&lock).map_err(Error::io(format!("remove {}", lock.display())))
 }
 
-/// A process other than us whose working directory is `data`, under whatever path.
-fn works_in(data: &Path) -> Result<Option<u32>, Error> {
+/// A process other than us that works in a data directory.
+struct Inhabitant {
+    pid: u32,
+    /// A child of a postmaster: it calls itself `postgres: …`.
+    is_backend: bool,
+}
+
+/// Processes whose working directory is `data`, under whatever path.
+fn works_in(data: &Path) -> Result<Vec<Inhabitant>, Error> {
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
     let here = identity(data).map_err(Error::io(format!("look at {}", data.display())))?;
     let processes = fs::read_dir("/proc").map_err(Error::io("look for processes in /proc"))?;
     Ok(processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| *pid != std::process::id())
-        .find(|pid| identity(Path::new(&format!("/proc/{pid}/cwd"))).is_ok_and(|there| there == here)))
+        .filter(|pid| identity(Path::new(&format!("/proc/{pid}/cwd"))).is_ok_and(|there| there == here))
+        .map(|pid| {
+            let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            // Empty: it has just ended.
+            Inhabitant { pid, is_backend: title.is_empty() || title.starts_with(b"postgres: ") }
+        })
+        .collect())
 }
 
 /// Asks PostgreSQL's own tool whether the last stop was a clean one, and puts everything on disk.

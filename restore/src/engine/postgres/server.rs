@@ -43,7 +43,7 @@ pub(super) async fn start(
     mode: &Mode,
     cancel: &CancellationToken,
 ) -> Result<Postmaster, Error> {
-    cluster::clear_stale_lock(&place.data)?;
+    cluster::clear_stale_lock(&place.data).await?;
     let mut tries = 0;
     loop {
         tries += 1;
