@@ -2,10 +2,16 @@
 //!
 //! - [`names`]: what a database, a golden image and a clone may be called, and `orders:latest`
 //! - [`manifest`]: the evidence that travels with a golden image
+//! - [`context`]: what a pod's volume asks for; [`volume_id`]: what its clone is called
 //! - [`event`]: what `aldaas-restore` says on its standard output while it works
 
+pub mod context;
 pub mod event;
 pub mod manifest;
 pub mod names;
+pub mod ttl;
+pub mod volume_id;
 
 pub use names::{CloneName, DatabaseName, GoldenImageName, ImageRef, NameError, Version};
+pub use ttl::Ttl;
+pub use volume_id::VolumeId;
