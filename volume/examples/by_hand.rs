@@ -48,9 +48,16 @@ enum Command {
         marker: MarkerArgs,
         #[arg(long)]
         read_only: bool,
+        #[arg(long)]
+        own_client: bool,
     },
     /// Unmount and detach an image.
     Close {
+        #[command(flatten)]
+        image: Image,
+    },
+    /// Unmount and detach an image without writing out what isn't written.
+    Discard {
         #[command(flatten)]
         image: Image,
     },
@@ -122,14 +129,16 @@ fn run(cli: Cli) -> Result<(), Error> {
             let new = NewVolume { filesystem, marker: &marker, owner: (0, 0) };
             println!("{}", node.create(&image.into(), &new)?.data.display());
         }
-        Command::Open { image, marker, read_only } => {
+        Command::Open { image, marker, read_only, own_client } => {
             let marker = marker.into();
             let mut want = OpenVolume::writable(&marker);
             want.read_only = read_only;
+            want.own_client = own_client;
             let mounted = node.open(&image.into(), &want)?;
             println!("{} {}", mounted.device.display(), mounted.data.display());
         }
         Command::Close { image } => node.close(&image.into())?,
+        Command::Discard { image } => node.discard(&image.into())?,
         Command::List => node.inventory()?.iter().for_each(|observed| println!("{observed:?}")),
     }
     Ok(())

@@ -15,7 +15,8 @@ use crate::layout::{self, VolumePaths};
 use crate::loopdev::{self, LoopDevice};
 use crate::mountinfo::{self, Mount};
 use crate::node::Node;
-use crate::spec::{AttachMode, ImageSpec};
+use crate::protocol::Attached;
+use crate::spec::{AttachMode, How, ImageSpec};
 
 /// The block device of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,8 @@ pub(crate) struct Held {
     pub loops: Vec<LoopDevice>,
     pub krbd: Vec<KrbdDevice>,
     /// The FUSE server has the image open.
-    pub served: bool,
+    /// What the FUSE server says of it.
+    pub served: Option<Attached>,
     /// The file system mounted in its place.
     pub fs: Option<Mount>,
     /// The mount of `data/`.
@@ -57,10 +59,7 @@ impl Held {
         let elsewhere =
             mounts.iter().filter(|m| devices.contains(&m.device) && !m.point.starts_with(&paths.dir));
         // Who serves matters only where something stands on it.
-        let served = !loops.is_empty()
-            && client
-                .list_settled()?
-                .is_some_and(|images| images.iter().any(|attached| attached.spec == *spec));
+        let served = if loops.is_empty() { None } else { client.find_settled(spec)? };
         Ok(Self {
             served,
             fs: mountinfo::at(&mounts, &paths.fs).next_back().cloned(),
@@ -87,12 +86,16 @@ impl Held {
 
     /// A device is there that works.
     pub fn is_attached(&self) -> bool {
-        !self.krbd.is_empty() || self.served
+        !self.krbd.is_empty() || self.is_served()
     }
 
-    /// The server below it died: all I/O fails, nothing can be saved.
+    fn is_served(&self) -> bool {
+        self.served.as_ref().is_some_and(|attached| !attached.cut_off)
+    }
+
+    /// The server below it died, or the cluster cut it off: all I/O fails, nothing can be saved.
     pub fn is_dead(&self) -> bool {
-        self.krbd.is_empty() && !self.served && (!self.loops.is_empty() || self.is_mounted())
+        self.krbd.is_empty() && !self.is_served() && (!self.loops.is_empty() || self.is_mounted())
     }
 }
 
@@ -105,7 +108,8 @@ impl Node {
         let paths = self.layout.volume(spec)?;
         let _lock = self.layout.lock_volume(&paths)?;
         let before = self.observe(spec, &paths)?;
-        self.undo_on_error(spec, &paths, &before, || Ok(self.attach_locked(spec, &paths, read_only)?.path()))
+        let how = How { read_only, own_client: false };
+        self.undo_on_error(spec, &paths, &before, || Ok(self.attach_locked(spec, &paths, how)?.path()))
     }
 
     /// Undoes [`attach`](Self::attach); the same as [`close`](Self::close).
@@ -120,34 +124,34 @@ impl Node {
         &self,
         spec: &ImageSpec,
         paths: &VolumePaths,
-        read_only: bool,
+        how: How,
     ) -> Result<Device, Error> {
         let held = self.observe(spec, paths)?;
         if held.fs.is_none() && !held.elsewhere.is_empty() {
             return Err(held.used_elsewhere(spec));
         }
-        let name = |read_only| if read_only { "attached read-only" } else { "attached writable" };
-        let same = |found: bool| {
-            if found == read_only {
-                return Ok(());
-            }
-            Err(Error::OpenOtherwise { spec: spec.to_string(), found: name(found), asked: name(read_only) })
-        };
         let device = if let Some(device) = held.krbd.first() {
-            same(device.read_only)?;
+            is_as_asked(spec, how, device.read_only, device.own_client)?;
             Device::Krbd(device.clone())
-        } else if let (Some(device), true) = (held.loops.first(), held.served) {
-            same(device.read_only)?;
+        } else if let (Some(device), Some(served), true) =
+            (held.loops.first(), &held.served, held.is_served())
+        {
+            is_as_asked(spec, how, device.read_only, served.own_client)?;
             Device::Loop(device.clone())
         } else if self.attach_mode() == AttachMode::Krbd {
-            Device::Krbd(krbd::attach(spec, read_only, &self.config.ceph, self.client.cluster.as_ref())?)
+            Device::Krbd(krbd::attach(spec, how, &self.config.ceph, self.client.cluster.as_ref())?)
         } else {
             // Loop devices of a server that died: a new server shows the image under the same path.
             for stale in &held.loops {
                 loopdev::detach(stale)?;
             }
-            same(self.client.attach(spec, read_only)?.read_only)?;
-            Device::Loop(loopdev::attach(&paths.image_file, read_only)?)
+            if held.served.is_some() {
+                // Cut off; only a new client gets through again.
+                self.client.detach(spec)?;
+            }
+            let served = self.client.attach(spec, how)?;
+            is_as_asked(spec, how, served.read_only, served.own_client)?;
+            Device::Loop(loopdev::attach(&paths.image_file, how.read_only)?)
         };
         fail_point!("volume::after-attach");
         Ok(device)
@@ -189,6 +193,19 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// What is attached already can't be changed. A client of one's own where none is asked for does no harm.
+fn is_as_asked(spec: &ImageSpec, how: How, read_only: bool, own_client: bool) -> Result<(), Error> {
+    let mode = |read_only| if read_only { "attached read-only" } else { "attached writable" };
+    let (found, asked) = if read_only != how.read_only {
+        (mode(read_only), mode(how.read_only))
+    } else if how.own_client && !own_client {
+        ("attached through a client that other images share", "through a client of its own")
+    } else {
+        return Ok(());
+    };
+    Err(Error::OpenOtherwise { spec: spec.to_string(), found, asked })
 }
 
 /// Takes away the mounts at `images` of servers that died. The caller holds the server's lock and has made sure

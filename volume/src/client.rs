@@ -14,7 +14,7 @@ use crate::error::{Doing, Error};
 use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout};
 use crate::protocol::{Attached, Request, Response};
-use crate::spec::ImageSpec;
+use crate::spec::{How, ImageSpec};
 
 /// How long starting the server, a stop of the one before included, may take.
 const START_PATIENCE: Duration = Duration::from_secs(45);
@@ -46,8 +46,10 @@ enum Answer {
 
 impl Client {
     /// Attaches the image, starting the server where needed.
-    pub fn attach(&self, spec: &ImageSpec, read_only: bool) -> Result<Attached, Error> {
-        let request = Request::Attach { spec: spec.clone(), read_only, cluster: self.cluster.clone() };
+    pub fn attach(&self, spec: &ImageSpec, how: How) -> Result<Attached, Error> {
+        let How { read_only, own_client } = how;
+        let cluster = self.cluster.clone();
+        let request = Request::Attach { spec: spec.clone(), read_only, own_client, cluster };
         let deadline = Instant::now() + START_PATIENCE;
         loop {
             match self.ask(&request)? {
@@ -80,21 +82,26 @@ impl Client {
 
     /// What is attached; `None` where no server runs.
     pub fn list(&self) -> Result<Option<Vec<Attached>>, Error> {
-        match self.ask(&Request::List { cluster: self.cluster.clone() })? {
+        self.ask_for_list(None)
+    }
+
+    fn ask_for_list(&self, only: Option<&ImageSpec>) -> Result<Option<Vec<Attached>>, Error> {
+        match self.ask(&Request::List { spec: only.cloned(), cluster: self.cluster.clone() })? {
             Answer::Said(Response::List { images, .. }) => Ok(Some(images)),
             Answer::Said(Response::Stopping { .. }) | Answer::Nobody => Ok(None),
             Answer::Said(other) => Err(unexpected("list".to_owned(), other)),
         }
     }
 
-    /// The same, where a server that is just starting or ending may be met: what is attached counts as dead only when
-    /// nobody holds the server's lock.
-    pub fn list_settled(&self) -> Result<Option<Vec<Attached>>, Error> {
+    /// The image, if it is attached. A server that is just starting or ending may be met: the image counts as dead only
+    /// when nobody holds the server's lock.
+    pub fn find_settled(&self, spec: &ImageSpec) -> Result<Option<Attached>, Error> {
         let deadline = Instant::now() + STOP_PATIENCE;
         loop {
-            let images = self.list()?;
+            let images = self.ask_for_list(Some(spec))?;
             if images.is_some() || !self.server_alive()? {
-                return Ok(images);
+                // A server from before an upgrade lists all.
+                return Ok(images.into_iter().flatten().find(|attached| attached.spec == *spec));
             }
             if Instant::now() > deadline {
                 let what = format!("the FUSE server of {}", self.layout.run_dir().display());

@@ -1,7 +1,7 @@
 //! What of aldaas is on this machine, and cleaning it up.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::client::ServerAbsent;
 use crate::error::Error;
@@ -16,7 +16,7 @@ pub enum Server {
     Kernel,
     /// A FUSE server that serves it.
     Alive,
-    /// A FUSE server that died, or that no longer knows it: I/O fails.
+    /// A FUSE server that died, that no longer knows it, or whose client the cluster cut off: I/O fails.
     Dead,
     /// Nothing: no device.
     None,
@@ -56,20 +56,69 @@ impl Node {
         let served = self.client.list()?.unwrap_or_default();
         let mut specs: BTreeSet<ImageSpec> = self.layout.volume_directories()?.into_iter().collect();
         specs.extend(served.iter().map(|attached| attached.spec.clone()));
-        let below_images = |path: &std::path::Path| {
-            let name = path.strip_prefix(self.layout.images()).ok()?;
-            ImageSpec::from_file_name(name.to_str()?)
-        };
-        specs.extend(loopdev::list()?.iter().filter_map(|l| below_images(&l.backing)));
-        let volumes = self.layout.volumes();
+        let (images, volumes) = (self.layout.images(), self.layout.volumes());
+        specs.extend(loopdev::list()?.iter().filter_map(|l| below(&l.backing, &images)));
         let mounts = mountinfo::read()?;
-        let below_volumes = |point: &std::path::Path| {
-            let name = point.strip_prefix(&volumes).ok()?.components().next()?;
-            ImageSpec::from_file_name(name.as_os_str().to_str()?)
-        };
-        specs.extend(mounts.iter().filter_map(|m| below_volumes(&m.point)));
-        let served: Vec<ImageSpec> = served.into_iter().map(|attached| attached.spec).collect();
+        specs.extend(mounts.iter().filter_map(|m| below(&m.point, &volumes)));
+        let served: Vec<ImageSpec> =
+            served.into_iter().filter(|attached| !attached.cut_off).map(|attached| attached.spec).collect();
         specs.into_iter().map(|spec| self.observed(spec, &mounts, &served)).collect()
+    }
+
+    /// One volume, as [`inventory`](Self::inventory) shows it; `None` where nothing of it is here.
+    ///
+    /// # Errors
+    /// When /proc or /sys can't be read.
+    pub fn find(&self, spec: &ImageSpec) -> Result<Option<Observed>, Error> {
+        let served = self.client.find_settled(spec)?;
+        let works = served.as_ref().is_some_and(|attached| !attached.cut_off);
+        let works: &[ImageSpec] = if works { std::slice::from_ref(spec) } else { &[] };
+        let observed = self.observed(spec.clone(), &mountinfo::read()?, works)?;
+        let there = served.is_some()
+            || observed.device.is_some()
+            || observed.directory.is_some()
+            || !observed.mounts.is_empty();
+        Ok(there.then_some(observed))
+    }
+
+    /// The volume of this run directory whose device has this number (`major:minor`), mounted or not.
+    ///
+    /// # Errors
+    /// When /proc or /sys can't be read.
+    pub fn spec_of_device(&self, device: (u32, u32)) -> Result<Option<ImageSpec>, Error> {
+        self.spec_among(&mountinfo::read()?, device)
+    }
+
+    /// The volume of this run directory that is mounted or bound at exactly `path`, which must be canonical; of several
+    /// over each other, the topmost counts. Nothing of the file system is touched: it may be dead.
+    ///
+    /// # Errors
+    /// When /proc or /sys can't be read.
+    pub fn spec_of_mount(&self, path: &Path) -> Result<Option<ImageSpec>, Error> {
+        let mounts = mountinfo::read()?;
+        let Some(top) = mountinfo::at(&mounts, path).next_back() else { return Ok(None) };
+        self.spec_among(&mounts, top.device)
+    }
+
+    fn spec_among(
+        &self,
+        mounts: &[mountinfo::Mount],
+        device: (u32, u32),
+    ) -> Result<Option<ImageSpec>, Error> {
+        let volumes = self.layout.volumes();
+        // A volume's own mount names it even where its server, and with it the loop device's file, is gone.
+        let mounted = mounts.iter().filter(|m| m.device == device).find_map(|m| below(&m.point, &volumes));
+        if mounted.is_some() {
+            return Ok(mounted);
+        }
+        if let Some(found) = loopdev::of_device(device) {
+            return Ok(below(&found.backing, &self.layout.images()));
+        }
+        let ours = |k: &krbd::KrbdDevice| {
+            let cluster = self.client.cluster.as_ref();
+            k.device == device && cluster.is_none_or(|cluster| k.cluster.is(cluster))
+        };
+        Ok(krbd::devices()?.into_iter().find(ours).map(|k| k.spec))
     }
 
     fn observed(
@@ -126,4 +175,10 @@ impl Node {
     pub fn fuse_server_alive(&self) -> Result<bool, Error> {
         self.client.server_alive()
     }
+}
+
+/// The image that a path below `directory` is named after.
+fn below(path: &Path, directory: &Path) -> Option<ImageSpec> {
+    let name = path.strip_prefix(directory).ok()?.components().next()?;
+    ImageSpec::from_file_name(name.as_os_str().to_str()?)
 }

@@ -11,9 +11,11 @@ use rustix::io::Errno;
 use crate::cephconf::{self, Access};
 use crate::error::{Doing, Error, HELD_UNSEEN};
 use crate::identity::ClusterIdentity;
-use crate::spec::ImageSpec;
+use crate::spec::{How, ImageSpec};
 use crate::{devnode, holders, mountinfo, tool};
 
+/// The option that gives a mapping a client of its own.
+const NO_SHARE: &str = "noshare";
 const BUS: &str = "/sys/bus/rbd";
 /// How long an unmap waits for whoever looks at the device in passing (udev probes new devices).
 const UNMAP_PATIENCE: Duration = Duration::from_secs(5);
@@ -29,6 +31,8 @@ pub(crate) struct KrbdDevice {
     /// `major:minor`.
     pub device: (u32, u32),
     pub read_only: bool,
+    /// Mapped through a client that no other image shares.
+    pub own_client: bool,
     /// Where it is mapped from.
     pub cluster: ClusterIdentity,
 }
@@ -82,18 +86,20 @@ fn observe(entry: &Path, blocks: &Path) -> Option<KrbdDevice> {
         namespace: read("pool_ns").unwrap_or_default(),
         image: read("name")?,
     };
+    let config = read("config_info").unwrap_or_default();
+    let mut words = config.split(' ');
+    // What was written to map it: `<monitors> <options> ...`.
+    let (monitors, options) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     Some(KrbdDevice {
         id,
         spec,
         snapshot: read("current_snap")?,
         device: mountinfo::parse_device(&block("dev")?)?,
         read_only: block("ro")?.trim() == "1",
+        own_client: options.split(',').any(|option| option == NO_SHARE),
         cluster: ClusterIdentity {
             fsid: read("cluster_fsid").map(|fsid| fsid.to_lowercase()),
-            // What was written to map it begins with the monitors.
-            monitors: read("config_info")
-                .map(|info| cephconf::endpoints(info.split(' ').next().unwrap_or_default()))
-                .unwrap_or_default(),
+            monitors: if monitors.is_empty() { Vec::new() } else { cephconf::endpoints(monitors) },
             conf: None,
         },
     })
@@ -102,7 +108,7 @@ fn observe(entry: &Path, blocks: &Path) -> Option<KrbdDevice> {
 /// Maps the image, which is not mapped here.
 pub(crate) fn attach(
     spec: &ImageSpec,
-    read_only: bool,
+    how: How,
     ceph: &ConnectOptions,
     cluster: Option<&ClusterIdentity>,
 ) -> Result<KrbdDevice, Error> {
@@ -110,12 +116,12 @@ pub(crate) fn attach(
         return Err(Error::NoKrbd);
     }
     let find = || Ok::<_, Error>(devices_of(spec, cluster)?.into_iter().next());
-    let command = map_command(spec, read_only, &ceph.user, &cephconf::access(ceph)?);
+    let command = map_command(spec, how, &ceph.user, &cephconf::access(ceph)?);
     match write_bus("add", &command) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Err(Error::ImageNotFound { spec: spec.to_string() }),
         // Another client holds the image's exclusive lock.
-        Err(Errno::ROFS | Errno::BUSY) if !read_only => {
+        Err(Errno::ROFS | Errno::BUSY) if !how.read_only => {
             return Err(Error::Busy {
                 what: spec.to_string(),
                 because: "it has another writer; close it there first",
@@ -131,7 +137,7 @@ pub(crate) fn attach(
 }
 
 /// What is written to `add_single_major`: `<monitors> <options> <pool> <image> <snapshot>`.
-fn map_command(spec: &ImageSpec, read_only: bool, user: &str, access: &Access) -> String {
+fn map_command(spec: &ImageSpec, how: How, user: &str, access: &Access) -> String {
     let mut options = vec![format!("name={user}")];
     options.extend(access.secret.iter().map(|secret| format!("secret={secret}")));
     if access.messenger_v2 {
@@ -140,8 +146,11 @@ fn map_command(spec: &ImageSpec, read_only: bool, user: &str, access: &Access) -
     if !spec.namespace.is_empty() {
         options.push(format!("_pool_ns={}", spec.namespace));
     }
+    if how.own_client {
+        options.push(NO_SHARE.to_owned());
+    }
     // A writer holds the image's lock for as long as it is mapped: a second writer is refused, not taken turns with.
-    options.push(if read_only { "ro" } else { "exclusive" }.to_owned());
+    options.push(if how.read_only { "ro" } else { "exclusive" }.to_owned());
     format!("{} {} {} {} -", access.monitors, options.join(","), spec.pool, spec.image)
 }
 
@@ -187,13 +196,13 @@ mod tests {
     fn the_map_command_is_what_the_kernel_parses() {
         let spec = ImageSpec::new("aldaas", "clone", "csi-1");
         assert_eq!(
-            map_command(&spec, false, "admin", &access(Some("c2Vj"), false)),
+            map_command(&spec, How::writable(), "admin", &access(Some("c2Vj"), false)),
             "10.0.0.1:6789 name=admin,secret=c2Vj,_pool_ns=clone,exclusive aldaas csi-1 -"
         );
         let plain = ImageSpec::new("rbd", "", "x");
         assert_eq!(
-            map_command(&plain, true, "node", &access(None, true)),
-            "10.0.0.1:6789 name=node,ms_mode=prefer-crc,ro rbd x -"
+            map_command(&plain, How { read_only: true, own_client: true }, "node", &access(None, true)),
+            "10.0.0.1:6789 name=node,ms_mode=prefer-crc,noshare,ro rbd x -"
         );
     }
 
@@ -210,10 +219,16 @@ mod tests {
         std::fs::write(blocks.join("rbd3/ro"), "1\n").unwrap();
         let device = observe(&bus, &blocks).unwrap();
         assert_eq!((device.id, device.device, device.read_only), (3, (252, 48), true));
-        assert!(device.is_of(&ImageSpec::new("p", "golden", "i")));
+        assert!(!device.own_client && device.is_of(&ImageSpec::new("p", "golden", "i")));
         assert!(!device.is_of(&ImageSpec::new("p", "", "i")));
         assert_eq!(device.path(), Path::new("/dev/rbd3"));
         std::fs::write(bus.join("config_info"), "10.0.0.1:6789 name=admin,secret=<hidden> p i -\n").unwrap();
+        std::fs::write(
+            bus.join("config_info"),
+            "10.0.0.1:6789 name=admin,secret=<hidden>,noshare,exclusive p i -\n",
+        )
+        .unwrap();
+        assert!(observe(&bus, &blocks).unwrap().own_client);
         let meant = |fsid: Option<&str>, monitor: &str| {
             let fsid = fsid.map(str::to_owned);
             let cluster = ClusterIdentity { fsid, monitors: vec![monitor.to_owned()], conf: None };

@@ -28,6 +28,7 @@
 mod attach;
 mod cephconf;
 mod client;
+mod close;
 mod devnode;
 mod error;
 mod filesystem;

@@ -48,19 +48,35 @@ pub fn list() -> Result<Vec<LoopDevice>, Error> {
 
 /// The bound loop devices over `file`, or over anything below it.
 pub fn over(file: &Path) -> Result<Vec<LoopDevice>, Error> {
-    Ok(list()?.into_iter().filter(|l| l.backing.starts_with(file)).collect())
+    let entries = std::fs::read_dir("/sys/block").doing(|| "list /sys/block".to_owned())?;
+    let is_over = |name: &str| backing(name).is_some_and(|backing| backing.starts_with(file));
+    let names = entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok());
+    Ok(names.filter(|name| is_over(name)).filter_map(|name| observe(&name)).collect())
+}
+
+/// The bound loop device with this number.
+pub(crate) fn of_device(device: (u32, u32)) -> Option<LoopDevice> {
+    let link = std::fs::read_link(format!("/sys/dev/block/{}:{}", device.0, device.1)).ok()?;
+    observe(link.file_name()?.to_str()?)
 }
 
 fn observe(name: &str) -> Option<LoopDevice> {
     let number = name.strip_prefix("loop")?.parse().ok()?;
+    let backing = backing(name)?;
     let sys = Path::new("/sys/block").join(name);
-    let backing = std::fs::read_to_string(sys.join("loop/backing_file")).ok()?;
-    let backing = backing.trim_end_matches('\n');
     let device = mountinfo::parse_device(&std::fs::read_to_string(sys.join("dev")).ok()?)?;
     let read_only = std::fs::read_to_string(sys.join("ro")).ok()?.trim() == "1";
-    // The kernel marks a file that its server no longer lists.
-    let backing = PathBuf::from(backing.strip_suffix(" (deleted)").unwrap_or(backing));
     Some(LoopDevice { number, device, backing, read_only })
+}
+
+/// The file that a loop device is bound to, by the device's name.
+fn backing(name: &str) -> Option<PathBuf> {
+    name.strip_prefix("loop")?;
+    let path = Path::new("/sys/block").join(name).join("loop/backing_file");
+    let text = std::fs::read_to_string(path).ok()?;
+    let text = text.trim_end_matches('\n');
+    // The kernel marks a file that its server no longer lists.
+    Some(PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(text)))
 }
 
 /// Binds a free loop device to `backing`, with direct I/O where the kernel accepts it. Other processes may take

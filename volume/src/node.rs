@@ -3,23 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use fail::fail_point;
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 
 use crate::attach::{Device, Held};
 use crate::client::Client;
-use crate::error::{Doing, Error, HELD_UNSEEN};
+use crate::close::unmount;
+use crate::error::{Doing, Error};
 use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout, VolumePaths};
 use crate::mountinfo::{self, Mount};
-use crate::spec::{AttachMode, ImageSpec, Mounted, NewVolume, OpenVolume};
-use crate::{filesystem, holders, krbd, marker, sys};
-
-/// How long an unmount waits for whoever looks at a file system in passing.
-const UNMOUNT_PATIENCE: Duration = Duration::from_millis(500);
+use crate::spec::{AttachMode, How, ImageSpec, Mounted, NewVolume, OpenVolume};
+use crate::{filesystem, krbd, marker};
 
 /// Where and how volumes are kept on this machine.
 #[derive(Debug, Clone)]
@@ -112,7 +108,7 @@ impl Node {
             });
         }
         self.undo_on_error(spec, &paths, &before, || {
-            let device = self.attach_locked(spec, &paths, false)?;
+            let device = self.attach_locked(spec, &paths, How::writable())?;
             filesystem::check_blank(spec, &device.path())?;
             filesystem::make(new.filesystem, &device.path())?;
             fail_point!("volume::after-mkfs");
@@ -142,7 +138,7 @@ impl Node {
             return self.open_mounted(spec, &paths, want, &fs);
         }
         self.undo_on_error(spec, &paths, &before, || {
-            let device = self.attach_locked(spec, &paths, want.read_only)?;
+            let device = self.attach_locked(spec, &paths, want.into())?;
             let superblock = filesystem::probe(&device.path())?
                 .ok_or_else(|| Error::NoFilesystem { spec: spec.to_string() })?;
             if superblock.needs_check && want.read_only {
@@ -179,45 +175,8 @@ impl Node {
         }
         marker::check(spec, &paths.fs, want.expect)?;
         self.bind(paths)?;
-        let device = self.attach_locked(spec, paths, want.read_only)?;
+        let device = self.attach_locked(spec, paths, want.into())?;
         Ok(mounted(spec, &device, paths))
-    }
-
-    /// Unbinds, unmounts, detaches and removes the volume's directories, in that order, from whatever state it is
-    /// in. One that is unknown is fine. Works when the FUSE server is dead. Ends the FUSE server when it was
-    /// started on demand and this was its last image.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] names who still uses the volume.
-    pub fn close(&self, spec: &ImageSpec) -> Result<(), Error> {
-        let paths = self.layout.volume(spec)?;
-        let _lock = self.layout.lock_volume(&paths)?;
-        self.close_locked(spec, &paths)
-    }
-
-    /// [`trim`](Self::trim), then [`close`](Self::close). Returns the bytes that were discarded.
-    ///
-    /// # Errors
-    /// As both.
-    pub fn close_trimmed(&self, spec: &ImageSpec) -> Result<u64, Error> {
-        let trimmed = self.trim(spec)?;
-        self.close(spec)?;
-        Ok(trimmed)
-    }
-
-    /// Gives the free space of a mounted volume back to RBD. Returns the bytes that were discarded.
-    ///
-    /// # Errors
-    /// When the volume isn't mounted here or the discard fails.
-    pub fn trim(&self, spec: &ImageSpec) -> Result<u64, Error> {
-        let paths = self.layout.volume(spec)?;
-        let doing = || format!("trim {spec}");
-        if mountinfo::at(&mountinfo::read()?, &paths.fs).next().is_none() {
-            return Err(Errno::NOENT).doing(|| format!("trim {spec}, which isn't mounted here"));
-        }
-        let root = std::fs::File::open(&paths.fs).doing(doing)?;
-        rustix::fs::syncfs(&root).doing(doing)?;
-        sys::fitrim(&root).doing(doing)
     }
 
     /// Undoes what `work` did when it fails; a device that was attached `before` stays.
@@ -280,26 +239,6 @@ impl Node {
         if bound(&mountinfo::read()?) { Ok(()) } else { Err(Errno::STALE).doing(doing) }
     }
 
-    pub(crate) fn close_locked(&self, spec: &ImageSpec, paths: &VolumePaths) -> Result<(), Error> {
-        let held = self.observe(spec, paths)?;
-        let dead = held.is_dead();
-        if !dead && !held.elsewhere.is_empty() {
-            return Err(held.used_elsewhere(spec));
-        }
-        unmount(&paths.data, dead)?;
-        fail_point!("volume::after-unbind");
-        unmount(&paths.fs, dead)?;
-        fail_point!("volume::after-unmount");
-        self.detach_locked(spec, held)?;
-        fail_point!("volume::after-detach");
-        for directory in [&paths.data, &paths.fs, &paths.dir] {
-            layout::remove_dir_if_empty(directory)?;
-        }
-        layout::remove_dir_if_empty(&self.layout.volumes())?;
-        self.client.stop_if_idle()?;
-        self.sweep_server()
-    }
-
     /// What there is of a volume right now.
     pub(crate) fn observe(&self, spec: &ImageSpec, paths: &VolumePaths) -> Result<Held, Error> {
         Held::observe(spec, paths, &self.client)
@@ -308,31 +247,4 @@ impl Node {
 
 fn mounted(spec: &ImageSpec, device: &Device, paths: &VolumePaths) -> Mounted {
     Mounted { spec: spec.clone(), device: device.path(), data: paths.data.clone(), root: paths.fs.clone() }
-}
-
-/// Unmounts all that is mounted at `point`. A file system whose server is dead is taken away even from those who
-/// still look at it.
-fn unmount(point: &Path, dead: bool) -> Result<(), Error> {
-    let deadline = Instant::now() + UNMOUNT_PATIENCE;
-    loop {
-        let mounts = mountinfo::read()?;
-        let here: Vec<&Mount> = mountinfo::at(&mounts, point).collect();
-        if here.is_empty() {
-            return Ok(());
-        }
-        match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
-            Ok(()) => {}
-            // INVAL: gone since we looked, or not ours to take away (a mount of another user namespace).
-            Err(Errno::BUSY | Errno::INVAL) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(_) if dead => rustix::mount::unmount(point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH)
-                .doing(|| format!("unmount {} whose server is dead", point.display()))?,
-            Err(Errno::BUSY) => {
-                let what = point.display().to_string();
-                return Err(Error::Busy { what, because: HELD_UNSEEN, holders: holders::of_mounts(&here) });
-            }
-            Err(e) => return Err(e).doing(|| format!("unmount {}", point.display())),
-        }
-    }
 }

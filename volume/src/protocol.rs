@@ -15,6 +15,9 @@ pub enum Request {
         spec: ImageSpec,
         /// Open it read-only.
         read_only: bool,
+        /// Over a connection of its own, that may be cut off without any other image noticing.
+        #[serde(default, skip_serializing_if = "is_false")]
+        own_client: bool,
         /// The cluster that is meant. A server of another one refuses; without it, whichever is served is meant.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster: Option<ClusterIdentity>,
@@ -29,6 +32,9 @@ pub enum Request {
     },
     /// What is attached?
     List {
+        /// Only this image.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spec: Option<ImageSpec>,
         /// As in `Attach`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster: Option<ClusterIdentity>,
@@ -49,10 +55,20 @@ pub struct Attached {
     pub spec: ImageSpec,
     /// Opened read-only.
     pub read_only: bool,
+    /// Opened over a connection of its own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub own_client: bool,
+    /// The cluster cut the connection off: all I/O fails.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut_off: bool,
     /// Bytes.
     pub size: u64,
     /// How often its file is open (1 where a loop device sits on it).
     pub open_files: u32,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// An answer of the FUSE server.
@@ -102,10 +118,16 @@ mod tests {
         let request: Request = serde_json::from_str(line).unwrap();
         assert_eq!(
             request,
-            Request::Attach { spec: ImageSpec::new("p", "n", "i"), read_only: true, cluster: None }
+            Request::Attach {
+                spec: ImageSpec::new("p", "n", "i"),
+                read_only: true,
+                own_client: false,
+                cluster: None
+            }
         );
         assert_eq!(serde_json::to_string(&request).unwrap(), line);
-        assert_eq!(serde_json::to_string(&Request::List { cluster: None }).unwrap(), r#"{"op":"list"}"#);
+        let list = Request::List { spec: None, cluster: None };
+        assert_eq!(serde_json::to_string(&list).unwrap(), r#"{"op":"list"}"#);
     }
 
     proptest! {

@@ -169,6 +169,9 @@ pub struct OpenVolume<'a> {
     pub expect: &'a crate::Marker,
     /// Attach and mount read-only.
     pub read_only: bool,
+    /// Attach through a client that no other image shares, so that fencing it (a blocklist entry for the address of
+    /// the image's watcher) stops this image alone.
+    pub own_client: bool,
     /// More options for the file system, comma-separated pieces as in mount(8) `-o`; `noatime`, `nodev` and
     /// `nosuid` are always set.
     pub mount_options: Vec<String>,
@@ -177,12 +180,31 @@ pub struct OpenVolume<'a> {
 impl<'a> OpenVolume<'a> {
     /// A writable open that expects `expect`.
     pub fn writable(expect: &'a crate::Marker) -> Self {
-        Self { expect, read_only: false, mount_options: Vec::new() }
+        Self { expect, read_only: false, own_client: false, mount_options: Vec::new() }
     }
 
     /// A read-only open that expects `expect`.
     pub fn read_only(expect: &'a crate::Marker) -> Self {
-        Self { expect, read_only: true, mount_options: Vec::new() }
+        Self { expect, read_only: true, own_client: false, mount_options: Vec::new() }
+    }
+}
+
+/// How an image is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct How {
+    pub read_only: bool,
+    pub own_client: bool,
+}
+
+impl How {
+    pub fn writable() -> Self {
+        Self { read_only: false, own_client: false }
+    }
+}
+
+impl From<&OpenVolume<'_>> for How {
+    fn from(want: &OpenVolume<'_>) -> Self {
+        Self { read_only: want.read_only, own_client: want.own_client }
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::Ending;
-use super::images::{AttachOutcome, Images, Refusal};
+use super::images::{AttachOutcome, Images, OpenImage, Refusal};
 use crate::protocol::{Request, Response};
+use crate::spec::How;
 
 /// After a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -73,7 +74,7 @@ fn converse(
 }
 
 fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
-    if let Request::Attach { cluster, .. } | Request::Detach { cluster, .. } | Request::List { cluster } =
+    if let Request::Attach { cluster, .. } | Request::Detach { cluster, .. } | Request::List { cluster, .. } =
         request
         && let (Some(asked), Some(serves)) = (cluster, images.identity())
         && !serves.is(asked)
@@ -83,17 +84,20 @@ fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
     let stopping = Response::Stopping { pid: std::process::id() };
     let failed = |refusal: Refusal| Response::Failed { message: refusal.message, errno: refusal.errno };
     match request {
-        Request::Attach { spec, read_only, .. } => match images.attach(spec, *read_only) {
-            Ok(AttachOutcome::Attached(attached)) => Response::Attached(attached),
-            Ok(AttachOutcome::Stopping) => stopping,
-            Err(refusal) => failed(refusal),
-        },
+        Request::Attach { spec, read_only, own_client, .. } => {
+            match images.attach(spec, How { read_only: *read_only, own_client: *own_client }) {
+                Ok(AttachOutcome::Attached(attached)) => Response::Attached(attached),
+                Ok(AttachOutcome::Stopping) => stopping,
+                Err(refusal) => failed(refusal),
+            }
+        }
         Request::Detach { spec, .. } => match images.detach(spec) {
             Ok(()) => Response::Detached,
             Err(refusal) => failed(refusal),
         },
-        Request::List { .. } => {
-            let images = images.all().iter().map(|open| open.describe()).collect();
+        Request::List { spec, .. } => {
+            let meant = |open: &&Arc<OpenImage>| spec.as_ref().is_none_or(|spec| open.spec == *spec);
+            let images = images.all().iter().filter(meant).map(|open| open.describe()).collect();
             Response::List { pid: std::process::id(), images }
         }
         Request::Stop { force, on_demand_only } => {

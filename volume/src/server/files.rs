@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -82,6 +83,9 @@ fn finish(open: &OpenImage, operation: &str, result: Result<(), rbd::Error>, rep
 
 fn failed(open: &OpenImage, operation: &str, error: &rbd::Error) -> Errno {
     static LOG: Throttle = Throttle::new();
+    if error.is_blocklisted() {
+        open.cut_off.store(true, Ordering::Release);
+    }
     if let Some(unsaid) = LOG.may_speak(Instant::now()) {
         tracing::error!(image = %open.spec, %error, unsaid, "{operation}");
     }

@@ -1,16 +1,17 @@
 //! The images that the server has open.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aldaas_rbd as rbd;
 use rustix::io::Errno;
 
+use super::clients::{Clients, OwnClient};
 use crate::identity::ClusterIdentity;
 use crate::protocol::Attached;
-use crate::spec::ImageSpec;
+use crate::spec::{How, ImageSpec};
 
 /// How long a detach waits for the kernel to close the file: it does so a moment after the loop device is freed.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
@@ -26,6 +27,10 @@ pub(super) struct OpenImage {
     pub size: u64,
     pub image: rbd::Image,
     pub open_files: AtomicU32,
+    /// Set by the first I/O that says so; it never comes back.
+    pub cut_off: AtomicBool,
+    /// Declared after the image, since it has to go after it.
+    own_client: Option<OwnClient>,
 }
 
 impl OpenImage {
@@ -33,6 +38,8 @@ impl OpenImage {
         Attached {
             spec: self.spec.clone(),
             read_only: self.read_only,
+            own_client: self.own_client.is_some(),
+            cut_off: self.cut_off.load(Ordering::Acquire),
             size: self.size,
             open_files: self.open_files.load(Ordering::Acquire),
         }
@@ -79,7 +86,7 @@ struct State {
 
 /// All images of the server. `files` is what the FUSE threads look at; `state` decides who may change what.
 pub(super) struct Images {
-    cluster: OnceLock<(rbd::Cluster, ClusterIdentity)>,
+    clients: OnceLock<Clients>,
     state: Mutex<State>,
     changed: Condvar,
     files: RwLock<HashMap<u64, Arc<OpenImage>>>,
@@ -95,22 +102,21 @@ impl Images {
     pub fn new() -> Self {
         let state = State { slots: HashMap::new(), next_inode: FIRST_INODE, stopping: false };
         Self {
-            cluster: OnceLock::new(),
+            clients: OnceLock::new(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             files: RwLock::default(),
         }
     }
 
-    /// From now on images can be opened. Of its identity, the cluster itself knows the id best.
-    pub fn connected(&self, cluster: rbd::Cluster, configured: ClusterIdentity) {
-        let identity = ClusterIdentity { fsid: Some(cluster.fsid().to_lowercase()), ..configured };
-        let _ = self.cluster.set((cluster, identity));
+    /// From now on images can be opened.
+    pub fn connected(&self, clients: Clients) {
+        let _ = self.clients.set(clients);
     }
 
     /// Which cluster is served.
     pub fn identity(&self) -> Option<&ClusterIdentity> {
-        self.cluster.get().map(|(_, identity)| identity)
+        self.clients.get().map(Clients::identity)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,7 +162,7 @@ impl Images {
     }
 
     /// Opens the image and shows its file.
-    pub fn attach(&self, spec: &ImageSpec, read_only: bool) -> Result<AttachOutcome, Refusal> {
+    pub fn attach(&self, spec: &ImageSpec, how: How) -> Result<AttachOutcome, Refusal> {
         let name = spec.file_name().map_err(|e| refuse(Errno::INVAL, e.to_string()))?;
         let inode = {
             let mut state = self.state();
@@ -177,25 +183,28 @@ impl Images {
             state.next_inode += 1;
             state.next_inode
         };
-        match self.open(spec, read_only, inode) {
+        match self.open(spec, how, inode) {
             Ok(open) => {
                 let attached = open.describe();
                 self.files.write().unwrap_or_else(PoisonError::into_inner).insert(inode, Arc::clone(&open));
                 self.state().slots.insert(name, Slot::Open(open));
-                tracing::info!(image = %spec, read_only, size = attached.size, "attached");
+                tracing::info!(image = %spec, ?how, size = attached.size, "attached");
                 Ok(AttachOutcome::Attached(attached))
             }
             Err(refusal) => {
                 self.state().slots.remove(&name);
-                tracing::warn!(image = %spec, read_only, error = refusal.message, "attach");
+                tracing::warn!(image = %spec, ?how, error = refusal.message, "attach");
                 Err(refusal)
             }
         }
     }
 
-    fn open(&self, spec: &ImageSpec, read_only: bool, inode: u64) -> Result<Arc<OpenImage>, Refusal> {
-        let (cluster, _) =
-            self.cluster.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
+    fn open(&self, spec: &ImageSpec, how: How, inode: u64) -> Result<Arc<OpenImage>, Refusal> {
+        let How { read_only, own_client } = how;
+        let clients =
+            self.clients.get().ok_or_else(|| refuse(Errno::NOTCONN, "not connected yet".to_owned()))?;
+        let own_client = own_client.then(|| clients.own()).transpose()?;
+        let cluster = own_client.as_ref().map_or(clients.shared(), |own| &own.cluster);
         let pool = cluster.pool(&rbd::PoolName::new(&spec.pool)?).map_err(|e| no_pool(spec, e))?;
         let namespace = pool.namespace(&spec.namespace)?;
         let name = rbd::ImageName::new(&spec.image)?;
@@ -218,6 +227,8 @@ impl Images {
             size,
             image,
             open_files: AtomicU32::new(0),
+            cut_off: AtomicBool::new(false),
+            own_client,
         }))
     }
 
@@ -282,11 +293,22 @@ fn close(mut open: Arc<OpenImage>) -> Result<(), Refusal> {
     let deadline = Instant::now() + RELEASE_PATIENCE;
     loop {
         match Arc::try_unwrap(open) {
-            Ok(last) => return Ok(last.image.close()?),
+            Ok(last) => return closed(&last.spec, last.image.close()),
             // Its last request closes it; what was written is made safe now.
-            Err(shared) if Instant::now() > deadline => return Ok(shared.image.sync()?),
+            Err(shared) if Instant::now() > deadline => return closed(&shared.spec, shared.image.sync()),
             Err(shared) => open = shared,
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Of an image that was cut off, what wasn't written yet is lost: that is what cutting off is for.
+fn closed(spec: &ImageSpec, result: rbd::Result<()>) -> Result<(), Refusal> {
+    match result {
+        Err(error) if error.is_blocklisted() => {
+            tracing::warn!(image = %spec, %error, "closed after it was cut off");
+            Ok(())
+        }
+        result => Ok(result?),
     }
 }

@@ -4,6 +4,7 @@
 //! Requests of the kernel are handed to librbd's asynchronous I/O and answered from its callbacks, so the number
 //! of requests in flight is the kernel's choice, not that of our threads.
 
+mod clients;
 mod control;
 mod files;
 mod images;
@@ -24,9 +25,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::attach::sweep_dead_mounts;
 use crate::client::{READY, TAKEN, short_socket_path};
-use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout};
 use crate::loopdev;
+use clients::{Clients, sign};
 use images::Images;
 
 /// Threads that take requests from the kernel. They only hand them on, so few are enough.
@@ -111,8 +112,7 @@ fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow:
         }
     };
     let not_cut_off = cut_off(&cluster, &killed);
-    sign(lock, &[cluster.addresses()?, not_cut_off].concat())?;
-    images.connected(cluster, ClusterIdentity::of(&options.ceph));
+    images.connected(Clients::new(&options.ceph, cluster, lock, not_cut_off)?);
     signals(end.clone())?;
     control::accept(listener, Arc::clone(&images), options.on_demand, end)?;
     announce(READY);
@@ -177,14 +177,6 @@ fn addresses_of_killed(mut lock: &File) -> anyhow::Result<Vec<String>> {
     lock.seek(SeekFrom::Start(0))?;
     lock.read_to_string(&mut text)?;
     Ok(text.lines().skip(1).map(str::to_owned).collect())
-}
-
-/// Says in the lock file who serves, for whoever finds it after a kill.
-fn sign(mut lock: &File, addresses: &[String]) -> anyhow::Result<()> {
-    lock.set_len(0)?;
-    lock.seek(SeekFrom::Start(0))?;
-    writeln!(lock, "{}\n{}", std::process::id(), addresses.join("\n"))?;
-    Ok(())
 }
 
 /// Cuts a dead client off, so that nothing of it can still arrive, and its watches and locks don't hold up the next
