@@ -1,0 +1,29 @@
+//! `aldaas-csi`: the node plugin. Flags in `args`, the rest in the library.
+
+use std::process::ExitCode;
+
+use aldaas_csi::args::{Args, Command};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    aldaas_csi::failpoints::set_up();
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let ended = match args.command {
+        Command::Serve(serve) => serve.config().and_then(aldaas_csi::run),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The connection to Ceph: made when it is first needed, made again when it was lost for good.
+
+use std::sync::{Mutex, PoisonError};
+
+use aldaas_golden::{Error, Store};
+use aldaas_rbd as rbd;
+
+/// Ceph, which may be away when the plugin starts.
+pub struct Storage {
+    options: rbd::ConnectOptions,
+    pool: rbd::PoolName,
+    store: Mutex<Option<Store>>,
+}
+
+impl Storage {
+    /// Connects only when it is asked for something.
+    pub fn new(options: rbd::ConnectOptions, pool: rbd::PoolName) -> Self {
+        Self { options, pool, store: Mutex::new(None) }
+    }
+
+    /// The pool's name.
+    pub fn pool(&self) -> &rbd::PoolName {
+        &self.pool
+    }
+
+    /// The pool, opened. Blocking; at most the connect time-out.
+    ///
+    /// # Errors
+    /// When Ceph can't be reached or the pool is missing.
+    pub fn store(&self) -> Result<Store, Error> {
+        // Held while connecting: the others wait for the one connection rather than make their own.
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*store {
+            return Ok(store.clone());
+        }
+        let cluster = rbd::Cluster::connect(&self.options)?;
+        let opened = Store::open(&cluster, &self.pool)?;
+        tracing::info!(cluster = cluster.fsid(), pool = %self.pool, "connected to Ceph");
+        Ok(store.insert(opened).clone())
+    }
+
+    /// Does `work` with the pool, on a thread that may block.
+    ///
+    /// # Errors
+    /// As `work`, or when Ceph can't be reached.
+    pub async fn with<T, E>(
+        self: &std::sync::Arc<Self>,
+        work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let storage = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&storage.store()?)).await;
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// Gives the connection up, so that the next call makes a new one: somebody has blocklisted this client.
+    pub fn forget(&self) {
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
