@@ -97,6 +97,8 @@ fn request(name: impl std::fmt::Display) -> Result<CloneRequest> {
         purpose: Purpose::Named,
         holder: None,
         object_size: None,
+        pod: None,
+        unverified: false,
     })
 }
 

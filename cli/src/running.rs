@@ -90,6 +90,8 @@ impl RunningClone {
             purpose,
             holder: Some(Holder::this_process()),
             object_size: engine.object_size.map(|size| size.as_u64()),
+            pod: None,
+            unverified: false,
         };
         let golden = block_in_place(|| clone_of(&context.store, reference, &request))?;
         let started = Self::start_on(context, &golden, name, purpose, engine, cancel).await;
@@ -116,7 +118,7 @@ impl RunningClone {
         let arguments = serve_arguments(golden, purpose, engine, &volume.data, &engine_dir);
         let lifetime = match purpose {
             Purpose::Named => Lifetime::Detached,
-            Purpose::Run | Purpose::Verify => Lifetime::WithUs,
+            _ => Lifetime::WithUs,
         };
         let mut running = context.supervisor.start_held(&arguments, &engine_dir, lifetime)?;
         fail_point!("cli::before-holder");

@@ -34,16 +34,7 @@ impl Store {
             other => other?,
         }
         fail_point!("golden::after-create");
-        let record: Metadata = [
-            (STATE, State::Candidate.to_string()),
-            (DATABASE, name.database().to_string()),
-            (CREATED_AT, Timestamp::now().to_string()),
-            (SIZE, size.to_string()),
-            (SOURCE, source.to_owned()),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
+        let record = candidate_record(name, size, source, Timestamp::now());
         let named =
             self.golden.image_id(&image).and_then(|id| self.golden.set_metadata(&id, &record).map(|()| id));
         let id = named.inspect_err(|_| {
@@ -94,6 +85,8 @@ impl Candidate {
             purpose: Purpose::Verify,
             holder: Some(Holder::this_process()),
             object_size: None,
+            pod: None,
+            unverified: true,
         };
         self.store.make_clone(&self.name, &request)
     }
@@ -191,6 +184,25 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What the metadata of an image says whose build begins.
+pub(crate) fn candidate_record(
+    name: &GoldenImageName,
+    size: u64,
+    source: &str,
+    created_at: Timestamp,
+) -> Metadata {
+    [
+        (STATE, State::Candidate.to_string()),
+        (DATABASE, name.database().to_string()),
+        (CREATED_AT, created_at.to_string()),
+        (SIZE, size.to_string()),
+        (SOURCE, source.to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
 }
 
 /// What the names of clones for verification begin with.

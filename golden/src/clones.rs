@@ -8,9 +8,10 @@ use fail::fail_point;
 use jiff::Timestamp;
 
 use crate::build::is_for_verification;
+use crate::pod::is_pod_clone_name;
 use crate::record::{self, CloneRecord};
 use crate::trash::gone;
-use crate::{Error, GoldenImage, Holder, Purpose, Result, SEALED, State, Store, image_name};
+use crate::{Error, GoldenImage, Holder, PodUse, Purpose, Result, SEALED, State, Store, image_name};
 
 /// What clone is asked for.
 #[derive(Clone, Debug)]
@@ -24,6 +25,10 @@ pub struct CloneRequest {
     /// Size of its RADOS objects in bytes, where it shall differ from its parent's: small objects make small writes cheap
     /// and big scans dear.
     pub object_size: Option<u64>,
+    /// The pod that uses it, if it is for one.
+    pub pod: Option<PodUse>,
+    /// Whether the golden image may also be one that is sealed and not verified yet: for its verification.
+    pub unverified: bool,
 }
 
 /// A clone as it stands in RBD.
@@ -40,12 +45,13 @@ pub struct CloneInfo {
 impl Store {
     /// Clones a ready golden image.
     pub fn clone_image(&self, golden: &GoldenImage, request: &CloneRequest) -> Result<CloneInfo> {
-        if is_for_verification(&request.name) {
+        if is_for_verification(&request.name) || is_pod_clone_name(&request.name) {
             return Err(Error::ReservedName(request.name.clone()));
         }
-        match golden.record.state {
-            State::Ready => self.make_clone(&golden.name, request),
-            state => Err(Error::WrongState { name: golden.name.clone(), state, wanted: "ready" }),
+        refuse_unready(golden, request)?;
+        match self.make_clone(&golden.name, request) {
+            Err(Error::CloneExists(name)) => Err(self.explain_taken_clone(&name)),
+            other => other,
         }
     }
 
@@ -55,7 +61,7 @@ impl Store {
         let (parent, child) = (image_name(golden)?, image_name(&request.name)?);
         let options = rbd::CloneOptions { object_size: request.object_size, ..Default::default() };
         match self.golden.clone_image(&parent, SEALED, &self.clones, &child, &options) {
-            Err(error) if error.is_exists() => return Err(self.explain_taken_clone(&request.name)),
+            Err(error) if error.is_exists() => return Err(Error::CloneExists(request.name.clone())),
             Err(error) if error.is_not_found() => return Err(Error::NoImage(golden.clone())),
             other => other?,
         }
@@ -65,16 +71,28 @@ impl Store {
             purpose: request.purpose,
             holder: request.holder.clone(),
             cloned_at: Timestamp::now(),
+            pod: request.pod.clone(),
         };
-        let named = self
-            .clones
-            .image_id(&child)
-            .and_then(|id| self.clones.set_metadata(&id, &record.write()).map(|()| id));
-        let id = named.inspect_err(|_| {
-            let _ = self.clones.remove(&child);
-        })?;
-        fail_point!("golden::after-clone-record");
-        Ok(CloneInfo { name: request.name.clone(), id, record })
+        let named = self.clones.image_id(&child).and_then(|id| {
+            Ok((self.clones.set_metadata_if(&id, (record::CLONE_OF, None), &record.write())?, id))
+        });
+        match named {
+            Ok((true, id)) => {
+                fail_point!("golden::after-clone-record");
+                Ok(CloneInfo { name: request.name.clone(), id, record })
+            }
+            // Somebody else made one of this name in between.
+            Ok((false, _)) => Err(Error::CloneExists(request.name.clone())),
+            // Somebody took it for what a killed maker left. The name may be another's by now.
+            Err(error) if error.is_not_found() => Err(Error::CloneExists(request.name.clone())),
+            Err(error) => {
+                // With the cluster away, removing would only take as long again.
+                if !error.is_timed_out() {
+                    let _ = self.clones.remove(&child);
+                }
+                Err(error.into())
+            }
+        }
     }
 
     fn explain_taken_clone(&self, name: &CloneName) -> Error {
@@ -113,11 +131,6 @@ impl Store {
         Ok(CloneInfo { name: name.clone(), id, record })
     }
 
-    /// Bytes that a clone has written of its own.
-    pub fn clone_usage(&self, name: &CloneName) -> Result<u64> {
-        Ok(self.clones.open_read_only(&image_name(name)?)?.used_bytes()?)
-    }
-
     /// Unties a clone from the process that made it: it stays until somebody removes it.
     pub fn release_clone(&self, name: &CloneName) -> Result<()> {
         let clone = self.find_clone(name)?;
@@ -151,8 +164,17 @@ impl Store {
     }
 }
 
+/// Whether this image may be cloned for this request.
+pub(crate) fn refuse_unready(golden: &GoldenImage, request: &CloneRequest) -> Result<()> {
+    match golden.record.state {
+        State::Ready => Ok(()),
+        State::Sealed if request.unverified => Ok(()),
+        state => Err(Error::WrongState { name: golden.name.clone(), state, wanted: "ready" }),
+    }
+}
+
 /// How long the watch of a client that was killed stays: Ceph's `osd_client_watch_timeout`, and a little.
-const WATCH_TIMEOUT: Duration = Duration::from_secs(35);
+pub(crate) const WATCH_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Waits until nobody has the image open. A killed client counts as one for half a minute; who is still there then, lives.
 fn wait_until_unused(namespace: &rbd::Namespace, image: &rbd::ImageName, id: &rbd::ImageId) -> Result<()> {

@@ -45,12 +45,25 @@ pub enum Error {
         "image {0} was not made by aldaas and is left alone: choose another name, or remove it with `rbd rm`"
     )]
     Foreign(String),
-    /// Names of clones on which images are verified.
-    #[error("clone names like {0} are for verifying golden images: choose another name")]
+    /// Names of clones on which images are verified, or that pods use.
+    #[error("clone names like {0} are for aldaas' own use: choose another name")]
     ReservedName(CloneName),
     /// The clone's name is taken.
     #[error("a clone {0} exists already: choose another name, or remove it with `aldaas rm {0}`")]
     CloneExists(CloneName),
+    /// The clone is there, of another golden image than the one asked for.
+    #[error("clone {name} is one of golden image {of}, not of {wanted}: remove it first, or ask for {of}")]
+    OtherParent {
+        /// The clone.
+        name: CloneName,
+        /// The golden image it is of.
+        of: GoldenImageName,
+        /// The one that was asked for.
+        wanted: GoldenImageName,
+    },
+    /// Another node, or another pod, uses a named clone.
+    #[error("the clone is in use by {0}: it is free when that has ended")]
+    Leased(String),
     /// No clone of that name.
     #[error("there is no clone {0}: `aldaas clones` lists those there are")]
     NoClone(CloneName),

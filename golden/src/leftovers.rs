@@ -9,6 +9,8 @@
 //! | a blank image with a golden image's name and no record | killed between create and record |
 //! | anything in the trash | killed between the two steps of a removal, or waiting for its last clone |
 //!
+//! Clones of pods and images that pods build are not judged here: a node plugin and a controller answer for them.
+//!
 //! When in doubt, keep: what has a watcher, and what does not look like ours, is never named here.
 
 use std::thread::sleep;
@@ -18,6 +20,7 @@ use aldaas_api::{CloneName, GoldenImageName};
 use aldaas_rbd as rbd;
 
 use crate::lock::BuildLock;
+use crate::pod::is_pod_clone_name;
 use crate::record::{CLONE_OF, CloneRecord, STATE};
 use crate::{Error, Result, State, Store, image_name};
 
@@ -94,6 +97,7 @@ impl Store {
             Leftover::UnfinishedBuild(name) => {
                 let _lock = BuildLock::take(&self.golden, name.database())?;
                 match self.golden_image(name) {
+                    Ok(image) if image.record.builder.is_some() => Ok(()),
                     Ok(image) if is_unfinished(image.record.state) => self.discard_unfinished(name),
                     other => ignore_gone(other.map(drop)),
                 }
@@ -122,7 +126,12 @@ impl Store {
 
     /// Whether somebody who may be alive builds images of this one's database.
     pub fn is_being_built(&self, name: &GoldenImageName) -> Result<bool> {
-        BuildLock::is_held(&self.golden, name.database())
+        let in_a_pod = match self.golden_image(name) {
+            Ok(image) => is_unfinished(image.record.state) && image.record.builder.is_some(),
+            Err(Error::NoImage(_) | Error::Foreign(_)) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(in_a_pod || BuildLock::is_held(&self.golden, name.database())?)
     }
 
     fn ended_clones(&self) -> Result<Vec<Leftover>> {
@@ -136,7 +145,10 @@ impl Store {
             let state = image.record.state;
             if state == State::Retired {
                 found.push(Leftover::HalfRetired(image.name));
-            } else if is_unfinished(state) && !BuildLock::is_held(&self.golden, image.name.database())? {
+            } else if is_unfinished(state)
+                && image.record.builder.is_none()
+                && !BuildLock::is_held(&self.golden, image.name.database())?
+            {
                 found.push(Leftover::UnfinishedBuild(image.name));
             }
         }
@@ -147,6 +159,9 @@ impl Store {
         let mut found = Vec::new();
         for entry in self.clones.images()? {
             let Ok(name) = entry.name.to_string().parse::<CloneName>() else { continue };
+            if is_pod_clone_name(&name) {
+                continue;
+            }
             if self.lacks_record(&self.clones, &entry.id, |metadata| metadata.contains_key(CLONE_OF))?
                 && self.is_unwritten_child(self.clones.open_read_only(&entry.name))?
             {
@@ -185,7 +200,7 @@ impl Store {
 }
 
 fn has_ended(record: &CloneRecord) -> bool {
-    record.holder.as_ref().is_some_and(crate::Holder::is_dead)
+    record.pod.is_none() && record.holder.as_ref().is_some_and(crate::Holder::is_dead)
 }
 
 fn is_unfinished(state: State) -> bool {

@@ -12,34 +12,53 @@
 //! - [`build`]: making a golden image, under a lock that says who is at it ([`lock`], [`holder`])
 //! - [`images`]: what golden images there are, and which one is `latest`
 //! - [`clones`]: making, listing and removing clones
+//! - [`ensure`], [`listing`], [`removal`]: the same for the clones of pods ([`pod`]): found or made, listed by the thousand,
+//!   removed in two steps
+//! - [`lease`]: who may attach a clone that outlives its pod, and who must be fenced first
+//! - [`blank`]: the image that a pod builds
 //! - [`retire`]: taking a golden image away without breaking a clone that lives on it
 //! - [`trash`]: the second step of every removal
+//! - [`usage`]: how full a clone or the pool is
 //! - [`leftovers`]: what a crash left behind, found from observed state
 //!
 //! This room knows nothing of file systems or engines: from an image to a mounted directory is `aldaas-volume`'s work, and the
 //! order of the whole is `aldaas-ingest`'s.
 
+pub mod blank;
 pub mod build;
 pub mod clones;
+pub mod ensure;
 mod error;
 pub mod holder;
 pub mod images;
+pub mod lease;
 pub mod leftovers;
+pub mod listing;
 pub mod lock;
+pub mod pod;
 pub mod record;
+pub mod removal;
 pub mod retire;
 pub mod trash;
+pub mod usage;
 
 use aldaas_rbd as rbd;
 
+pub use blank::Blank;
 pub use build::Candidate;
 pub use clones::{CloneInfo, CloneRequest};
+pub use ensure::Ensured;
 pub use error::{Error, Result};
 pub use holder::Holder;
 pub use images::GoldenImage;
+pub use lease::{Alone, Lease, Terms, Turn};
 pub use leftovers::Leftover;
+pub use listing::{KnownClones, ListedClone};
+pub use pod::PodUse;
 pub use record::{Purpose, State};
+pub use removal::Trashed;
 pub use trash::{Gone, Purged};
+pub use usage::PoolUsage;
 
 /// The rados namespace of golden images.
 pub const GOLDEN: &str = "golden";

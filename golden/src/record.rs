@@ -12,6 +12,7 @@ use aldaas_api::manifest::Manifest;
 use jiff::Timestamp;
 
 use crate::Holder;
+use crate::pod::{BUILD, PodUse, USE};
 
 /// The state of a golden image.
 pub const STATE: &str = "aldaas.dev/state";
@@ -94,10 +95,16 @@ pub enum Purpose {
     Run,
     /// Somebody asked for it by name; stays until it is removed.
     Named,
+    /// For one volume of a pod; ends with the pod.
+    Pod,
+    /// A pod asked for it by name; outlives it for its TTL, and comes back to the next pod that asks.
+    PodNamed,
+    /// One that this version doesn't know. It is never written.
+    Other,
 }
 
 impl Purpose {
-    const ALL: [Self; 3] = [Self::Verify, Self::Run, Self::Named];
+    const ALL: [Self; 5] = [Self::Verify, Self::Run, Self::Named, Self::Pod, Self::PodNamed];
 
     /// The word that stands in the metadata and is shown to people.
     pub fn as_str(self) -> &'static str {
@@ -105,6 +112,9 @@ impl Purpose {
             Self::Verify => "verify",
             Self::Run => "run",
             Self::Named => "named",
+            Self::Pod => "pod",
+            Self::PodNamed => "pod-named",
+            Self::Other => "other",
         }
     }
 }
@@ -134,6 +144,8 @@ pub struct GoldenRecord {
     pub ready_at: Option<Timestamp>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// The pod that builds it, where one does: what becomes of it is then decided in the cluster, not by who holds a lock.
+    pub builder: Option<PodUse>,
 }
 
 impl GoldenRecord {
@@ -147,6 +159,7 @@ impl GoldenRecord {
             manifest: metadata.get(MANIFEST).and_then(|json| serde_json::from_str(json).ok()),
             ready_at: metadata.get(READY_AT).and_then(|at| at.parse().ok()),
             reason: metadata.get(REASON).cloned(),
+            builder: PodUse::read(metadata, BUILD),
         })
     }
 }
@@ -162,16 +175,20 @@ pub struct CloneRecord {
     pub holder: Option<Holder>,
     /// When it was made.
     pub cloned_at: Timestamp,
+    /// The pod that uses it, or used it last.
+    pub pod: Option<PodUse>,
 }
 
 impl CloneRecord {
-    /// Reads a clone's metadata; none if it has no record (yet).
+    /// Reads a clone's metadata; none if it has no record (yet). What of it can't be read doesn't make it somebody else's.
     pub fn read(metadata: &Metadata) -> Option<Self> {
+        let text = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
         Some(Self {
             golden_image: metadata.get(CLONE_OF)?.parse().ok()?,
-            purpose: metadata.get(PURPOSE)?.parse().ok()?,
-            holder: metadata.get(HOLDER).and_then(|text| text.parse().ok()),
-            cloned_at: metadata.get(CLONED_AT)?.parse().ok()?,
+            purpose: text(PURPOSE).parse().unwrap_or(Purpose::Other),
+            holder: text(HOLDER).parse().ok(),
+            cloned_at: text(CLONED_AT).parse().unwrap_or(Timestamp::UNIX_EPOCH),
+            pod: PodUse::read(metadata, USE),
         })
     }
 
@@ -185,6 +202,7 @@ impl CloneRecord {
         if let Some(holder) = &self.holder {
             metadata.insert(HOLDER.to_owned(), holder.encode());
         }
+        metadata.extend(self.pod.iter().flat_map(|pod| pod.write(USE)));
         metadata
     }
 }
@@ -210,11 +228,23 @@ mod tests {
             purpose: Purpose::Run,
             holder: Some(Holder::this_process()),
             cloned_at: "2026-11-23T04:00:00Z".parse().unwrap(),
+            pod: Some(PodUse { volume: "csi-1".into(), ..Default::default() }),
         };
         let mut metadata = record.write();
         metadata.insert(STATE.into(), "ready".into());
         metadata.insert(CREATED_AT.into(), "2026-11-23T03:30:00Z".into());
         assert_eq!(CloneRecord::read(&metadata), Some(record));
+    }
+
+    #[test]
+    fn a_clone_whose_record_is_from_another_version_is_still_a_clone() {
+        let metadata = Metadata::from([
+            (CLONE_OF.into(), "orders-20261123t033000z".into()),
+            (PURPOSE.into(), "branch".into()),
+            (HOLDER.into(), "?".into()),
+        ]);
+        let record = CloneRecord::read(&metadata).unwrap();
+        assert_eq!((record.purpose, record.holder, record.pod), (Purpose::Other, None, None));
     }
 
     #[test]

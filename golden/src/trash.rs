@@ -6,6 +6,7 @@ use aldaas_api::GoldenImageName;
 use aldaas_rbd as rbd;
 use fail::fail_point;
 
+use crate::pod::is_pod_clone_name;
 use crate::record::{CLONE_OF, GoldenRecord};
 use crate::{GOLDEN, Result, SEALED, State, Store};
 
@@ -42,7 +43,7 @@ impl Store {
             }
         };
         // Clones first: with the last of them, a retired image becomes removable.
-        for entry in self.trashed_clones()? {
+        for (entry, _) in self.trashed_clones()? {
             note(&entry, gone(self.clones.trash_remove(&entry.id, false)));
         }
         for entry in self.trashed_golden_images()? {
@@ -67,8 +68,10 @@ impl Store {
     /// Tries to remove one golden image for good, if it is in the trash.
     pub(crate) fn purge_if_retired(&self, name: &GoldenImageName) -> Result<()> {
         let name = name.to_string();
-        for entry in self.trashed_golden_images()?.into_iter().filter(|entry| entry.name == name) {
-            self.purge_golden(&entry.id)?;
+        for entry in self.golden.trash()?.into_iter().filter(|entry| entry.name == name) {
+            if self.is_trash_of_ours(&entry)? {
+                self.purge_golden(&entry.id)?;
+            }
         }
         Ok(())
     }
@@ -91,39 +94,53 @@ impl Store {
         gone(self.golden.trash_remove(id, false))
     }
 
-    fn trashed_clones(&self) -> Result<Vec<rbd::TrashEntry>> {
+    /// Clones of ours in the trash, with the golden images they are of, as far as they say so.
+    pub(crate) fn trashed_clones(&self) -> Result<Vec<(rbd::TrashEntry, Option<GoldenImageName>)>> {
         let mut ours = Vec::new();
         for entry in self.clones.trash()? {
-            let has_record = match self.clones.metadata(&entry.id) {
-                Ok(metadata) => metadata.contains_key(CLONE_OF),
+            let (has_record, of) = match self.clones.metadata(&entry.id) {
+                Ok(metadata) => match metadata.get(CLONE_OF) {
+                    Some(of) => (true, of.parse().ok()),
+                    None => (false, None),
+                },
                 // Half removed: what is left of it is in the trash's list alone.
-                Err(error) if error.is_not_found() => true,
+                Err(error) if error.is_not_found() => (true, None),
                 Err(error) => return Err(error.into()),
             };
-            if has_record || self.is_unwritten_child(self.clones.open_by_id_read_only(&entry.id))? {
+            if has_record || self.is_half_made_trash(&entry)? {
+                ours.push((entry, of));
+            }
+        }
+        Ok(ours)
+    }
+
+    /// Whether something without a record was on its way to being a clone, or is a stump of one that a pod should have had.
+    fn is_half_made_trash(&self, entry: &rbd::TrashEntry) -> Result<bool> {
+        let open = || self.clones.open_by_id_read_only(&entry.id);
+        let for_a_pod = entry.name.parse().is_ok_and(|name| is_pod_clone_name(&name));
+        Ok(self.is_unwritten_child(open())? || (for_a_pod && self.is_blank(open())?))
+    }
+
+    fn trashed_golden_images(&self) -> Result<Vec<rbd::TrashEntry>> {
+        let mut ours = Vec::new();
+        for entry in self.golden.trash()? {
+            if self.is_trash_of_ours(&entry)? {
                 ours.push(entry);
             }
         }
         Ok(ours)
     }
 
-    fn trashed_golden_images(&self) -> Result<Vec<rbd::TrashEntry>> {
-        let mut ours = Vec::new();
-        for entry in self.golden.trash()? {
-            let is_ours = match self.golden.metadata(&entry.id) {
-                Ok(metadata) => match GoldenRecord::read(&metadata) {
-                    // Nobody here puts a ready image into the trash.
-                    Some(record) => record.state != State::Ready,
-                    None => self.is_blank(self.golden.open_by_id_read_only(&entry.id))?,
-                },
-                Err(error) if error.is_not_found() => true,
-                Err(error) => return Err(error.into()),
-            };
-            if is_ours {
-                ours.push(entry);
-            }
+    fn is_trash_of_ours(&self, entry: &rbd::TrashEntry) -> Result<bool> {
+        match self.golden.metadata(&entry.id) {
+            Ok(metadata) => match GoldenRecord::read(&metadata) {
+                // Nobody here puts a ready image into the trash.
+                Some(record) => Ok(record.state != State::Ready),
+                None => self.is_blank(self.golden.open_by_id_read_only(&entry.id)),
+            },
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(error.into()),
         }
-        Ok(ours)
     }
 
     /// A child of a golden image of this pool to which nothing was written: its maker was killed before its record, and
@@ -133,10 +150,13 @@ impl Store {
             Err(error) if error.is_not_found() => return Ok(false),
             other => other?,
         };
-        let parent = image.parent()?;
-        let of_ours =
-            parent.is_some_and(|parent| parent.namespace == GOLDEN && parent.pool == self.pool.to_string());
+        let of_ours = image.parent()?.is_some_and(|parent| self.is_ours(&parent));
         Ok(of_ours && image.used_bytes()? == 0)
+    }
+
+    /// Whether a parent is a golden image of this pool.
+    pub(crate) fn is_ours(&self, parent: &rbd::ParentSpec) -> bool {
+        parent.namespace == GOLDEN && parent.pool == self.pool.as_str()
     }
 
     /// An image to which nothing was ever written: nothing is lost with it.

@@ -83,7 +83,14 @@ fn generation(second: i64) -> GoldenImageName {
 }
 
 fn named(name: &str) -> CloneRequest {
-    CloneRequest { name: name.parse().unwrap(), purpose: Purpose::Named, holder: None, object_size: None }
+    CloneRequest {
+        name: name.parse().unwrap(),
+        purpose: Purpose::Named,
+        holder: None,
+        object_size: None,
+        pod: None,
+        unverified: false,
+    }
 }
 
 fn manifest() -> Manifest {

@@ -13,7 +13,7 @@
 //! | `options` | [`CreateOptions`], [`CloneOptions`], [`features`] |
 //! | `trash` | move to the trash, list, restore, remove for good |
 //! | `metadata` | image metadata without opening the image, with compare-and-set; and with |
-//! | `lock`, `object` | advisory locks with a lease; small objects; an image's id |
+//! | `lock`, `image_lock`, `object` | advisory locks with a lease, on objects and on images; small objects; an image's id |
 //! | `image` | [`Image`]: shape, resize, close |
 //! | `snapshot` | snapshots, parent, children, flatten |
 //! | `usage` | written extents, differences, sparsify, object map |
@@ -57,6 +57,7 @@ mod cluster;
 mod error;
 mod ffi;
 mod image;
+mod image_lock;
 mod lock;
 mod metadata;
 mod names;
@@ -74,6 +75,7 @@ pub use aio::{Aio, MAX_IO};
 pub use cluster::{Cluster, ConnectOptions};
 pub use error::{Error, Result};
 pub use image::{Image, ImageInfo};
+pub use image_lock::{ImageLock, LockKind};
 pub use lock::Locker;
 pub use names::{ImageId, ImageName, PoolName};
 pub use namespace::{ImageEntry, Namespace};

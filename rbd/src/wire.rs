@@ -12,6 +12,13 @@ pub(crate) fn encode_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// A structure with its version, which is also the oldest that may read it: `ENCODE_START` and `ENCODE_FINISH`.
+pub(crate) fn encode_versioned(version: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![version, version];
+    encode_bytes(&mut out, body);
+    out
+}
+
 /// `std::map<std::string, bufferlist>`: the number of entries, then key and value of each.
 pub(crate) fn encode_map(map: &BTreeMap<String, String>) -> Vec<u8> {
     let mut out = Vec::new();
