@@ -12,9 +12,11 @@
 //! none.
 
 pub mod args;
+pub mod client;
 pub mod config;
 pub mod failpoints;
 pub mod guard;
+pub mod metrics;
 pub mod ports;
 pub mod run;
 mod signals;
