@@ -273,3 +273,104 @@ fn absent_is_fine(result: rbd::Result<()>) -> rbd::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WHILE: Duration = Duration::from_secs(90);
+
+    fn lease(node: u8, volume: u8) -> Lease {
+        Lease { node: format!("node-{node}"), volume: format!("csi-{volume}") }
+    }
+
+    fn watcher(number: u8) -> rbd::Watcher {
+        rbd::Watcher { address: format!("10.0.0.{number}:0/1"), client_id: number.into(), cookie: 1 }
+    }
+
+    fn leases() -> impl Strategy<Value = Vec<Lease>> {
+        prop::collection::vec((0..3u8, 0..2u8).prop_map(|(node, volume)| lease(node, volume)), 0..3)
+    }
+
+    fn watchers() -> impl Strategy<Value = Vec<rbd::Watcher>> {
+        prop::collection::vec((0..4u8).prop_map(watcher), 0..3)
+    }
+
+    #[test]
+    fn a_lease_reads_back_whatever_its_volume_is_called() {
+        for lease in [lease(1, 1), Lease { node: "n".into(), volume: "a/b".into() }] {
+            assert_eq!(Lease::of_cookie(&lease.to_string()), lease);
+        }
+        assert_eq!(Lease::of_cookie("?").volume, "?");
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_fenced_or_overtaken_who_has_a_lease(
+            leases in leases(),
+            watchers in watchers(),
+            alone in (0u64..200).prop_map(Duration::from_secs),
+        ) {
+            let me = lease(0, 0);
+            let others = leases.iter().any(|lease| *lease != me);
+            match decide(&me, &leases, &watchers, alone, WHILE) {
+                Turn::Free => prop_assert!(!others && watchers.is_empty()),
+                Turn::Fence { addresses } => {
+                    prop_assert!(!others && alone >= WHILE);
+                    prop_assert_eq!(addresses.len(), watchers.len());
+                }
+                Turn::Wait { by } => {
+                    prop_assert!(others || (!watchers.is_empty() && alone < WHILE));
+                    prop_assert!(!by.is_empty());
+                }
+            }
+        }
+
+        /// The time counted never is longer than that since somebody else last had a lease, or since the watcher that came
+        /// last was first seen.
+        #[test]
+        fn time_alone_is_never_counted_too_long(
+            seen in prop::collection::vec((leases(), watchers(), 0u64..60), 1..20),
+        ) {
+            let me = lease(0, 0);
+            let start = Instant::now();
+            let (mut alone, mut now) = (Alone::default(), start);
+            let mut first_seen = std::collections::BTreeMap::new();
+            for (leases, watchers, later) in seen {
+                now += Duration::from_secs(later);
+                let addresses: BTreeSet<_> = watchers.iter().map(|watcher| watcher.address.clone()).collect();
+                if leases.iter().any(|lease| *lease != me) {
+                    first_seen.clear();
+                } else {
+                    first_seen.retain(|address, _| addresses.contains(address));
+                    for address in addresses {
+                        first_seen.entry(address).or_insert(now);
+                    }
+                }
+                let longest = first_seen.values().max().map_or(Duration::ZERO, |since| now - *since);
+                prop_assert!(alone.observe(&me, &leases, &watchers, now) <= longest);
+            }
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_stays_is_fenced_when_a_lease_s_length_has_passed() {
+        let (me, start) = (lease(0, 0), Instant::now());
+        let (own, theirs) = ([lease(0, 0)], [lease(1, 1)]);
+        let watchers = [watcher(1)];
+        let mut alone = Alone::default();
+        let mut at = |leases: &[Lease], seconds| {
+            let seen = alone.observe(&me, leases, &watchers, start + Duration::from_secs(seconds));
+            decide(&me, leases, &watchers, seen, WHILE)
+        };
+        assert!(matches!(at(&theirs, 0), Turn::Wait { .. }));
+        assert!(matches!(at(&[], 10), Turn::Wait { .. }));
+        assert!(matches!(at(&own, 60), Turn::Wait { .. }));
+        assert!(matches!(at(&theirs, 95), Turn::Wait { .. }), "its plugin came back");
+        assert!(matches!(at(&[], 96), Turn::Wait { .. }));
+        assert!(matches!(at(&[], 185), Turn::Wait { .. }));
+        assert_eq!(at(&[], 186), Turn::Fence { addresses: vec!["10.0.0.1:0/1".into()] });
+    }
+}

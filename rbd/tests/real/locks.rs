@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::Bed;
+use aldaas_rbd::{ImageLock, LockKind};
+
+use crate::support::{Bed, MIB};
 
 const LEASE: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -95,4 +97,69 @@ fn many_takers_of_one_lock_take_turns() {
             });
         }
     });
+}
+
+fn image_lock<'a>(name: &'a str, kind: LockKind, cookie: &'a str, millis: u64) -> ImageLock<'a> {
+    ImageLock { name, kind, cookie, description: "test", duration: Duration::from_millis(millis) }
+}
+
+#[test]
+fn locks_of_an_image_are_taken_all_or_none_and_vanish_with_it() {
+    let bed = Bed::new();
+    let (_cluster, theirs) = bed.other_client("golden");
+    let image = bed.image("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    let (one, many) = (LockKind::Exclusive, LockKind::Shared);
+    let before = bed.cluster.objecter_ops().unwrap();
+    let mine = [image_lock("use", one, "me", 60_000), image_lock("keep", many, "me", 60_000)];
+    bed.golden.lock_image(&id, &mine).unwrap();
+    bed.golden.lock_image(&id, &mine).unwrap();
+    assert_eq!(bed.cluster.objecter_ops().unwrap() - before, 2);
+
+    let both = [image_lock("keep", many, "them", 60_000), image_lock("use", one, "them", 60_000)];
+    assert!(theirs.lock_image(&id, &both).unwrap_err().is_busy());
+    assert_eq!(theirs.image_lockers(&id, "keep").unwrap().len(), 1, "none of the two was taken");
+    theirs.lock_image(&id, &both[..1]).unwrap();
+    assert_eq!(theirs.image_lockers(&id, "keep").unwrap().len(), 2);
+    let all = [image_lock("keep", one, "them", 60_000)];
+    assert!(theirs.lock_image(&id, &all).unwrap_err().is_busy(), "one of many is not the only one");
+
+    let holder = theirs.image_lockers(&id, "use").unwrap().remove(0);
+    assert_eq!(
+        (holder.cookie.as_str(), holder.client),
+        ("me", format!("client.{}", bed.cluster.instance_id()))
+    );
+    let holder = theirs.image_lockers(&id, "use").unwrap().remove(0);
+    theirs.break_image_lock(&id, "use", &holder).unwrap();
+    theirs.lock_image(&id, &both).unwrap();
+    assert!(bed.golden.unlock_image(&id, "use", "me").unwrap_err().is_not_found());
+    theirs.unlock_image(&id, "use", "them").unwrap();
+
+    // librbd's own lock is another one, and ours keep nobody from using or removing the image.
+    let open = bed.golden.open(&image).unwrap();
+    open.acquire_lock().unwrap();
+    theirs.lock_image(&id, &both).unwrap();
+    open.close().unwrap();
+    bed.golden.remove(&image).unwrap();
+    assert!(theirs.lock_image(&id, &both).unwrap_err().is_not_found());
+    assert!(theirs.image_lockers(&id, "use").unwrap_err().is_not_found());
+    assert!(theirs.unlock_image(&id, "use", "them").unwrap_err().is_not_found());
+    let objects = aldaas_testbed::Testbed::get().rados(["-p", bed.test_pool.name(), "-N", "golden", "ls"]);
+    assert!(!objects.contains("rbd_header"), "{objects}");
+}
+
+#[test]
+fn a_lock_of_an_image_ends_by_itself() {
+    let bed = Bed::new();
+    let (_cluster, theirs) = bed.other_client("golden");
+    let id = bed.golden.image_id(&bed.image("a", MIB)).unwrap();
+    let start = Instant::now();
+    bed.golden.lock_image(&id, &[image_lock("use", LockKind::Exclusive, "me", 1500)]).unwrap();
+    let take = || theirs.lock_image(&id, &[image_lock("use", LockKind::Exclusive, "them", 1500)]);
+    while let Err(error) = take() {
+        assert!(error.is_busy() && start.elapsed() < Duration::from_secs(30), "{error}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(1500));
+    assert_eq!(theirs.image_lockers(&id, "use").unwrap()[0].cookie, "them");
 }

@@ -1,114 +1,14 @@
 //! The life of golden images and clones, on a real Ceph.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aldaas_api::manifest::{Contents, Engine, Manifest, Source};
-use aldaas_api::{CloneName, DatabaseName, GoldenImageName};
-use aldaas_golden::{
-    CLONE, Candidate, CloneRequest, Error, GOLDEN, Gone, Leftover, Purpose, SEALED, State, Store,
-};
+use aldaas_api::GoldenImageName;
+use aldaas_golden::{CLONE, Error, GOLDEN, Gone, Leftover, SEALED, State};
 use aldaas_rbd as rbd;
-use aldaas_testbed::{TestPool, Testbed};
 use jiff::Timestamp;
 
-const SIZE: u64 = 64 << 20;
-
-struct Bed {
-    pool: TestPool,
-    cluster: rbd::Cluster,
-    store: Store,
-}
-
-fn bed() -> Bed {
-    let testbed = Testbed::get();
-    let pool = testbed.fresh_pool();
-    let options = rbd::ConnectOptions { conf: Some(testbed.ceph_conf().into()), ..Default::default() };
-    let cluster = rbd::Cluster::connect(&options).unwrap();
-    let store = Store::open(&cluster, &pool_name(&pool)).unwrap();
-    Bed { pool, cluster, store }
-}
-
-fn pool_name(pool: &TestPool) -> rbd::PoolName {
-    rbd::PoolName::new(pool.name()).unwrap()
-}
-
-impl Bed {
-    fn namespace(&self, name: &str) -> rbd::Namespace {
-        self.cluster.pool(&pool_name(&self.pool)).unwrap().namespace(name).unwrap()
-    }
-
-    fn begin(&self, second: i64) -> Candidate {
-        self.store.begin(&generation(second), SIZE, "s3://backup/orders.sql.gz").unwrap()
-    }
-
-    fn build(&self, second: i64) -> GoldenImageName {
-        let candidate = self.begin(second);
-        candidate.seal(&manifest()).unwrap();
-        let clone = candidate.clone_for_verification().unwrap();
-        self.store.remove_clone(&clone.name).unwrap();
-        candidate.ready().unwrap();
-        candidate.name().clone()
-    }
-
-    fn clone(&self, image: &GoldenImageName, name: &str) -> CloneName {
-        let golden = self.store.golden_image(image).unwrap();
-        self.store.clone_image(&golden, &named(name)).unwrap().name
-    }
-
-    fn latest(&self) -> Option<GoldenImageName> {
-        match self.store.latest(&orders()) {
-            Ok(image) => Some(image.name),
-            Err(Error::NoneReady { .. }) => None,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        [GOLDEN, CLONE].iter().all(|name| {
-            let namespace = self.namespace(name);
-            namespace.images().unwrap().is_empty() && namespace.trash().unwrap().is_empty()
-        })
-    }
-}
-
-fn orders() -> DatabaseName {
-    "orders".parse().unwrap()
-}
-
-fn generation(second: i64) -> GoldenImageName {
-    GoldenImageName::new(&orders(), Timestamp::from_second(1_800_000_000 + second).unwrap())
-}
-
-fn named(name: &str) -> CloneRequest {
-    CloneRequest {
-        name: name.parse().unwrap(),
-        purpose: Purpose::Named,
-        holder: None,
-        object_size: None,
-        pod: None,
-        unverified: false,
-    }
-}
-
-fn manifest() -> Manifest {
-    Manifest {
-        database: "orders".into(),
-        source: Source {
-            location: "s3://backup/orders.sql.gz".into(),
-            etag: Some("e".into()),
-            size: 10,
-            sha256: "0".repeat(64),
-            format: "gzip, plain SQL".into(),
-        },
-        engine: Engine { name: "postgres".into(), version: "15.18".into() },
-        contents: Contents { tables: 1, rows: 2, bytes: 3 },
-        steps: Default::default(),
-        finished_at: Timestamp::now(),
-    }
-}
+use crate::support::{SIZE, bed, generation, manifest, named, orders};
 
 #[test]
 fn an_image_is_latest_only_once_it_is_ready() {
