@@ -67,10 +67,18 @@ fn definition(
     serde_json::from_value(crd)
 }
 
-/// Formats that Kubernetes knows, and descriptions without the line breaks of the source.
+/// Formats that Kubernetes knows, descriptions without the line breaks of the source, and no null among an enum's values:
+/// Kubernetes 1.20 can't read that.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            if let Some(values) = fields.get_mut("enum").and_then(Value::as_array_mut) {
+                let all = values.len();
+                values.retain(|value| !value.is_null());
+                if values.len() < all {
+                    fields.remove("nullable");
+                }
+            }
             for (key, value) in fields {
                 match (key.as_str(), &mut *value) {
                     ("format", Value::String(format)) if format == "uint16" => *format = "int32".into(),

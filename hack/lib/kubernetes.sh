@@ -1,0 +1,88 @@
+# shellcheck shell=bash
+# The programs kube-apiserver and etcd. Sourced after common.sh.
+#
+# From $KUBEBUILDER_ASSETS, else /usr/local/kubebuilder/bin, else built once from Debian's source package into the user's
+# cache. Nothing is installed on the machine for that: compiler and source are unpacked below the cache and removed again.
+
+KUBE_VERSION=1.20.2
+KUBE_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/aldaas/kubernetes-$KUBE_VERSION
+KUBE_PROGRAMS=(kube-apiserver etcd)
+
+# Prints the directory that holds both programs; fails when there is none.
+kube_programs() {
+  local dir
+  for dir in ${KUBEBUILDER_ASSETS:+"$KUBEBUILDER_ASSETS"} /usr/local/kubebuilder/bin "$KUBE_CACHE/bin"; do
+    if [ -x "$dir/kube-apiserver" ] && [ -x "$dir/etcd" ]; then echo "$dir"; return; fi
+  done
+  return 1
+}
+
+# Makes the programs where they are missing. Several may call this at once; one builds.
+need_kube_programs() {
+  ! kube_programs >/dev/null || return 0
+  mkdir -p "$KUBE_CACHE"
+  (
+    flock 7
+    if ! kube_programs >/dev/null; then build_kube_programs; fi
+  ) 7>>"$KUBE_CACHE/lock"
+}
+
+build_kube_programs() {
+  local codename started log=$KUBE_CACHE/build.log
+  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+  [ "$codename" = bookworm ] || die "there is no kube-apiserver here, and only Debian 12 has a source to build it from:" \
+    "put kube-apiserver and etcd into one directory and name it in KUBEBUILDER_ASSETS"
+  "$HACK/deps" --quiet
+  started=$(now_ms)
+  say "building kube-apiserver $KUBE_VERSION once, which takes some minutes ($log)"
+  rm -rf "$KUBE_CACHE/build"
+  mkdir -p "$KUBE_CACHE/build"
+  if ! (cd "$KUBE_CACHE/build" && set -e && fetch_kube_sources "$codename" && compile_kube) >"$log" 2>&1 7>&-; then
+    tail -n 20 "$log" >&2
+    die "kube-apiserver could not be built; all of it is in $log"
+  fi
+  rm -rf "$KUBE_CACHE/build"
+  say "built in $(since "$started")"
+}
+
+# Apt with lists and sources of its own: the machine's stay as they are, and root is not needed.
+private_apt() {
+  apt-get -o Dir::Etc::sourcelist="$PWD/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+    -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o Acquire::Languages=none \
+    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false -o APT::Sandbox::User= -q "$@"
+}
+
+# The source of kubernetes, Debian's Go and etcd, unpacked into the current directory. From where this machine has Debian.
+fetch_kube_sources() {
+  local mirror keys=/usr/share/keyrings/debian-archive-keyring.gpg package
+  mirror=$(apt-get indextargets --format "\$(SITE) \$(RELEASE) \$(COMPONENT)" 'Created-By: Packages' |
+    awk -v r="$1" '$2 == r && $3 == "main" { print $1; exit }')
+  [ -n "$mirror" ] || die "this machine's apt has no sources for $1"
+  printf "%s [signed-by=$keys] $mirror $1 main\n" deb deb-src >sources.list
+  mkdir -p lists/partial cache/archives/partial
+  private_apt update
+  private_apt source --download-only kubernetes
+  dpkg-source --no-check -x kubernetes_*.dsc source
+  private_apt download golang-1.19-go golang-1.19-src etcd-server golang-github-modern-go-reflect2-dev
+  for package in *.deb; do dpkg-deb -x "$package" root; done
+  # The reflect2 that comes along reads maps as they were before Go 1.18, and crashes.
+  rm -f source/vendor/github.com/modern-go/reflect2/*.{go,s}
+  cp root/usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} source/vendor/github.com/modern-go/reflect2
+}
+
+compile_kube() {
+  local root=$PWD/root
+  mkdir -p shims home source/.go/src/k8s.io
+  # The makefiles call rsync only to copy a program that was built.
+  printf '#!/bin/sh\nexec install -m 755 "$2" "$3"\n' >shims/rsync
+  chmod +x shims/rsync
+  ln -s ../../.. source/.go/src/k8s.io/kubernetes
+  # A plain `go build` would miss the code that the makefiles generate.
+  env -u GOFLAGS -u GOBIN GOROOT="$root/usr/lib/go-1.19" GOPATH="$PWD/source/.go" CGO_ENABLED=0 HOME="$PWD/home" \
+    GOFLAGS=-p=2 PATH="$root/usr/lib/go-1.19/bin:$PWD/shims:$PATH" \
+    nice -n 10 make -C source WHAT=cmd/kube-apiserver GOLDFLAGS='-s -w'
+  mkdir bin
+  install -m 755 source/_output/bin/kube-apiserver root/usr/bin/etcd bin
+  rm -rf "$KUBE_CACHE/bin"
+  mv bin "$KUBE_CACHE/bin"
+}
