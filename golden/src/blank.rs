@@ -9,6 +9,7 @@ use fail::fail_point;
 use jiff::Timestamp;
 
 use crate::build::candidate_record;
+use crate::lock::BuildLock;
 use crate::pod::BUILD;
 use crate::record::STATE;
 use crate::{Error, PodUse, Result, State, Store, image_name};
@@ -68,7 +69,13 @@ impl Store {
                 (State::Candidate, _) => Err(Error::ImageExists(name.clone())),
                 (state, _) => Err(Error::WrongState { name: name.clone(), state, wanted: "candidate" }),
             },
-            Err(Error::Foreign(_)) if self.is_blank(self.golden.open_by_id_read_only(id))? => Ok(false),
+            Err(Error::Foreign(_)) if self.is_blank(self.golden.open_by_id_read_only(id))? => {
+                match BuildLock::is_held(&self.golden, name.database())? {
+                    // A builder that is no pod has just made it.
+                    true => Err(Error::ImageExists(name.clone())),
+                    false => Ok(false),
+                }
+            }
             Err(error) => Err(error),
         }
     }

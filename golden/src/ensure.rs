@@ -2,7 +2,8 @@
 //!
 //! A maker that is killed leaves one of three things under the name: a name without an image, a child that librbd had not
 //! finished, or a whole child without our record. None of them can be told from a good clone later on, so none is used: what
-//! has no record, no watcher and no data goes, and the clone is made anew.
+//! has no record, no watcher and no data goes, and the clone is made anew. Should its maker only have been slow, then either
+//! its record is first and the clone stays, or it is told that there is another.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use fail::fail_point;
 use crate::clones::{WATCH_TIMEOUT, refuse_unready};
 use crate::leftovers::GRACE;
 use crate::pod::{USE, is_pod_clone_name};
-use crate::record::{CLONE_OF, CloneRecord};
+use crate::record::{CLONE_OF, CONDEMNED, CloneRecord, Metadata, has_clone_record};
 use crate::trash::gone;
 use crate::{CloneInfo, CloneRequest, Error, GoldenImage, PodUse, Purpose, Result, Store, image_name};
 
@@ -111,7 +112,7 @@ impl Store {
         };
         match CloneRecord::read(&metadata) {
             Some(record) => Ok(Seen::Clone(CloneInfo { name: name.clone(), id, record })),
-            None if metadata.contains_key(CLONE_OF) => Err(Error::Foreign(format!("clone/{name}"))),
+            None if has_clone_record(&metadata) => Err(Error::Foreign(format!("clone/{name}"))),
             None => self.look_at_unrecorded(name, id),
         }
     }
@@ -143,7 +144,11 @@ impl Store {
         Err(Error::Foreign(format!("clone/{name}")))
     }
 
+    /// Removes a half-made clone, unless its maker writes its record at this moment.
     pub(crate) fn discard_half_made(&self, name: &CloneName, id: &rbd::ImageId) -> Result<()> {
+        if !self.condemn(id)? {
+            return Ok(());
+        }
         tracing::info!(clone = %name, "a half-made clone is removed");
         match self.clones.trash_move(&image_name(name)?, Duration::ZERO) {
             Err(error) if error.is_not_found() => return self.discard_stump(name),
@@ -151,6 +156,19 @@ impl Store {
         }
         fail_point!("golden::after-half-made-trash");
         gone(self.clones.trash_remove(id, false)).map(drop)
+    }
+
+    /// Keeps a clone's maker from writing its record, or says that it was faster. What is gone is condemned.
+    pub(crate) fn condemn(&self, id: &rbd::ImageId) -> Result<bool> {
+        let condemned = Metadata::from([(CLONE_OF.to_owned(), CONDEMNED.to_owned())]);
+        let written = self.clones.set_metadata_if(id, (CLONE_OF, None), &condemned).and_then(|written| {
+            fail_point!("golden::after-condemn");
+            Ok(written || !has_clone_record(&self.clones.metadata(id)?))
+        });
+        match written {
+            Err(error) if error.is_not_found() => Ok(true),
+            other => Ok(other?),
+        }
     }
 
     pub(crate) fn discard_stump(&self, name: &CloneName) -> Result<()> {

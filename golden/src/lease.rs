@@ -28,6 +28,8 @@ const TTL: &str = "aldaas-ttl";
 const REMOVAL: &str = "-/removal";
 /// How long a removal keeps others from taking a lease: much longer than the moment it needs.
 const REMOVAL_TIME: Duration = Duration::from_secs(60);
+/// How often a lease of our own is taken over in one try.
+const TAKEOVERS: usize = 3;
 /// For how long a fenced client stays fenced. A machine that comes back later than this has forgotten what it wanted to write.
 const FENCED: Duration = Duration::from_secs(24 * 3600);
 
@@ -155,7 +157,7 @@ impl Store {
         let cookie = me.to_string();
         let lease = lock(LEASE, rbd::LockKind::Exclusive, &cookie, terms.lease);
         let ttl = lock(TTL, rbd::LockKind::Shared, &cookie, terms.ttl.saturating_add(terms.lease));
-        loop {
+        for _ in 0..TAKEOVERS {
             match self.clones.lock_image(id, &[lease, ttl]) {
                 Err(error) if error.is_busy() => {}
                 other => return Ok(other?),
@@ -171,6 +173,8 @@ impl Store {
                 }
             }
         }
+        // Two plugins of one node take it from each other, or a removal has given up one of its two locks.
+        Err(Error::Leased("somebody who takes or drops it at this moment".to_owned()))
     }
 
     /// Gives the lease back. The clone is kept for `keep` from now on, or, with none, no longer than others want it kept.
@@ -203,7 +207,9 @@ impl Store {
     /// whatever else runs on their nodes goes on.
     pub fn fence(&self, addresses: &[String]) -> Result<()> {
         let cluster = self.clones.pool().cluster();
-        for address in addresses {
+        let ours = cluster.addresses()?;
+        // We ourselves look into a clone now and then.
+        for address in addresses.iter().filter(|address| !ours.contains(*address)) {
             tracing::warn!(%address, "fencing a client of a named clone");
             cluster.blocklist_add(address, FENCED)?;
         }

@@ -21,7 +21,7 @@ use aldaas_rbd as rbd;
 
 use crate::lock::BuildLock;
 use crate::pod::is_pod_clone_name;
-use crate::record::{CLONE_OF, CloneRecord, STATE};
+use crate::record::{CloneRecord, STATE, has_clone_record};
 use crate::{Error, Result, State, Store, image_name};
 
 /// How long something without a record is watched before it counts as left over. A living creator needs milliseconds.
@@ -162,7 +162,7 @@ impl Store {
             if is_pod_clone_name(&name) {
                 continue;
             }
-            if self.lacks_record(&self.clones, &entry.id, |metadata| metadata.contains_key(CLONE_OF))?
+            if self.lacks_record(&self.clones, &entry.id, has_clone_record)?
                 && self.is_unwritten_child(self.clones.open_read_only(&entry.name))?
             {
                 found.push(Leftover::HalfMadeClone(name));

@@ -39,6 +39,10 @@ pub const HOLDER: &str = "aldaas.dev/holder";
 /// On a clone: when it was made. (Not [`CREATED_AT`], which it inherits.)
 pub const CLONED_AT: &str = "aldaas.dev/cloned-at";
 
+/// In the place of the golden image's name: the clone never had a record, and its maker, should it live, shall not write one
+/// any more.
+pub(crate) const CONDEMNED: &str = "-";
+
 /// Keys and values of one image.
 pub type Metadata = BTreeMap<String, String>;
 
@@ -205,6 +209,11 @@ impl CloneRecord {
         metadata.extend(self.pod.iter().flat_map(|pod| pod.write(USE)));
         metadata
     }
+}
+
+/// Whether a clone's record was written, even if it can't be read.
+pub(crate) fn has_clone_record(metadata: &Metadata) -> bool {
+    metadata.get(CLONE_OF).is_some_and(|of| of != CONDEMNED)
 }
 
 #[cfg(test)]

@@ -39,7 +39,10 @@ impl Store {
             let (id, golden_image, named) = match self.look_at(name)? {
                 Seen::Nothing => return Ok(None),
                 Seen::Stump => return self.discard_stump(name).map(|()| None),
-                Seen::HalfMade { id, .. } => (id, None, false),
+                Seen::HalfMade { id, .. } => match self.condemn(&id)? {
+                    true => (id, None, false),
+                    false => continue,
+                },
                 Seen::Clone(clone) => {
                     let named = clone.record.purpose == Purpose::PodNamed;
                     (clone.id, Some(clone.record.golden_image), named)
@@ -51,6 +54,19 @@ impl Store {
                 Err(Error::InUse { .. }) if started.elapsed() < patience => sleep(POLL),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// The same for what only a killed maker can have left ([`Store::is_half_made`]): what is a clone by now stays, and none
+    /// is the answer.
+    pub fn trash_half_made(&self, name: &CloneName) -> Result<Option<Trashed>> {
+        match self.look_at(name)? {
+            Seen::HalfMade { id, watchers } if watchers.is_empty() && self.condemn(&id)? => {
+                let trashed = self.try_trash(name, &id, false)?;
+                Ok(trashed.then(|| Trashed { id, name: name.clone(), golden_image: None }))
+            }
+            Seen::Stump => self.discard_stump(name).map(|()| None),
+            _ => Ok(None),
         }
     }
 

@@ -92,6 +92,8 @@ fn a_publish_that_was_killed_anywhere_is_repaired_by_its_retry() {
 
     // And killed again in the repair.
     killed_at("golden::after-clone", publish);
+    killed_at("golden::after-condemn", publish);
+    assert!(bed.store.is_half_made(&for_pod(1).name).unwrap());
     killed_at("golden::after-half-made-trash", publish);
     assert_eq!(bed.store.trashed().unwrap().len(), 1);
     assert!(bed.store.ensure_clone(&image, &for_pod(1)).unwrap().made);
@@ -148,6 +150,40 @@ fn a_clone_that_somebody_has_open_is_waited_for_and_kept() {
         assert_eq!(bed.store.purge_clone(&trashed).unwrap(), Gone::Yes);
     });
     assert!(bed.store.clone_watchers(&clone.id).unwrap().is_empty(), "nobody watches what is gone");
+}
+
+#[test]
+fn a_maker_that_was_only_slow_makes_its_clone_anew_or_keeps_it() {
+    let bed = bed();
+    let golden = bed.golden(&bed.build(1));
+    let name = for_pod(1).name;
+    // Between clone and record, the maker is so slow that another takes it for dead.
+    let store = bed.other_store();
+    fail::cfg_callback("golden::after-clone", move || {
+        fail::remove("golden::after-clone");
+        assert!(store.is_half_made(&name).unwrap());
+        let trashed = store.trash_half_made(&name).unwrap().unwrap();
+        assert_eq!(store.purge_clone(&trashed).unwrap(), Gone::Yes);
+    })
+    .unwrap();
+    let ensured = bed.store.ensure_clone(&golden, &for_pod(1)).unwrap();
+    assert!(ensured.made);
+    let (name, id) = (for_pod(1).name, ensured.clone.id);
+    assert_eq!(bed.store.find_clone(&name).unwrap().id, id);
+    // The other way round, the record was there first.
+    assert_eq!(bed.store.trash_half_made(&name).unwrap(), None);
+    assert_eq!(bed.store.find_clone(&name).unwrap().id, id);
+    // In the trash and not purged yet, the record is refused as well.
+    let store = bed.other_store();
+    fail::cfg_callback("golden::after-clone", move || {
+        fail::remove("golden::after-clone");
+        store.trash_half_made(&for_pod(2).name).unwrap().unwrap();
+    })
+    .unwrap();
+    assert!(bed.store.ensure_clone(&golden, &for_pod(2)).unwrap().made);
+    assert_eq!(bed.store.find_clone(&for_pod(2).name).unwrap().record.pod, Some(pod_use(2)));
+    assert_eq!(bed.store.purge().unwrap().removed, 1);
+    assert_eq!(bed.store.clones().unwrap().len(), 2);
 }
 
 #[test]
