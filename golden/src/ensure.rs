@@ -32,7 +32,7 @@ pub struct Ensured {
 #[derive(Debug)]
 pub(crate) enum Seen {
     Nothing,
-    Clone(CloneInfo),
+    Clone(Box<CloneInfo>),
     /// Without a record and without data: its maker is at it, or was killed.
     HalfMade {
         id: rbd::ImageId,
@@ -57,7 +57,7 @@ impl Store {
         loop {
             match self.look_at(&request.name)? {
                 Seen::Clone(clone) if clone.record.golden_image == golden.name => {
-                    return Ok(Ensured { clone, made: false });
+                    return Ok(Ensured { clone: *clone, made: false });
                 }
                 Seen::Clone(clone) => {
                     let (name, wanted) = (clone.name, golden.name.clone());
@@ -111,7 +111,7 @@ impl Store {
             other => other?,
         };
         match CloneRecord::read(&metadata) {
-            Some(record) => Ok(Seen::Clone(CloneInfo { name: name.clone(), id, record })),
+            Some(record) => Ok(Seen::Clone(Box::new(CloneInfo { name: name.clone(), id, record }))),
             None if has_clone_record(&metadata) => Err(Error::Foreign(format!("clone/{name}"))),
             None => self.look_at_unrecorded(name, id),
         }
