@@ -1,29 +1,53 @@
 //! The figures that aldaas promises, as ratios: what is measured and what it is held against run in turns, on the same
 //! cluster, so that a busy machine slows both.
 //!
-//! `make bench` starts a cluster and calls this; the figures go to `target/bench/`.
+//! `make bench` starts a cluster and calls this once for each group; the figures go to `target/bench/<group>.json`.
 
 mod clones;
 mod figure;
 mod run;
 mod sample;
+mod volume;
 
 use std::path::PathBuf;
 
 use aldaas_api::DatabaseName;
 use aldaas_golden::Store;
 use aldaas_rbd as rbd;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
-/// Measures one machine's figures on a running cluster.
+/// Measures aldaas' figures on a running cluster.
 #[derive(Parser)]
-struct Args {
+struct Cli {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Where the figures go
+    #[arg(long)]
+    json: PathBuf,
+    #[command(subcommand)]
+    group: Group,
+}
+
+#[derive(Args)]
+struct ClusterArgs {
     /// Ceph's configuration file
     #[arg(long, env = "ALDAAS_CEPH_CONF")]
     ceph_conf: PathBuf,
     /// The pool
     #[arg(long)]
     pool: String,
+}
+
+#[derive(Subcommand)]
+enum Group {
+    /// Clones in RBD, and `aldaas run`
+    OneMachine(OneMachine),
+    /// Volumes, and the node plugin on them
+    NodePlugin(NodePlugin),
+}
+
+#[derive(Args)]
+struct OneMachine {
     /// The command `aldaas`
     #[arg(long)]
     aldaas: PathBuf,
@@ -33,24 +57,43 @@ struct Args {
     /// The same by hand, from the shell
     #[arg(long)]
     by_hand: PathBuf,
-    /// Where the figures go
+}
+
+#[derive(Args)]
+struct NodePlugin {
+    /// The program `aldaas-fuse`
     #[arg(long)]
-    json: PathBuf,
+    fuse_program: PathBuf,
+    /// A directory for sockets and mounts
+    #[arg(long)]
+    run_dir: PathBuf,
+    /// A pgbench database that was ingested into the pool, for the object sizes, which are not measured without one
+    #[arg(long)]
+    database: Option<DatabaseName>,
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    let cli = Cli::parse();
     let options = rbd::ConnectOptions {
-        conf: Some(args.ceph_conf.clone()),
+        conf: Some(cli.cluster.ceph_conf.clone()),
         overrides: vec![("admin_socket".into(), "$run_dir/$cluster-$name.$pid.$cctid.asok".into())],
         ..Default::default()
     };
     let cluster = rbd::Cluster::connect(&options)?;
-    let store = Store::open(&cluster, &rbd::PoolName::new(args.pool.clone())?)?;
-    let mut figures = clones::measure(&cluster, &store)?;
-    if let Some(database) = &args.database {
-        figures.extend(run::measure(&args.aldaas, &args.by_hand, &store.latest(database)?.name)?);
-    }
-    figure::report(&figures, &args.json)?;
-    Ok(())
+    let store = Store::open(&cluster, &rbd::PoolName::new(cli.cluster.pool)?)?;
+    let figures = match &cli.group {
+        Group::OneMachine(args) => {
+            let mut figures = clones::measure(&cluster, &store)?;
+            if let Some(database) = &args.database {
+                figures.extend(run::measure(&args.aldaas, &args.by_hand, &store.latest(database)?.name)?);
+            }
+            figures
+        }
+        Group::NodePlugin(args) => {
+            let bench =
+                volume::Bench::new(&store, &cli.cluster.ceph_conf, &args.fuse_program, &args.run_dir)?;
+            bench.measure(args.database.as_ref())?
+        }
+    };
+    figure::report(&figures, &cli.json)
 }
