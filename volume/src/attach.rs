@@ -145,10 +145,6 @@ impl Node {
             for stale in &held.loops {
                 loopdev::detach(stale)?;
             }
-            if held.served.is_some() {
-                // Cut off; only a new client gets through again.
-                self.client.detach(spec)?;
-            }
             let served = self.client.attach(spec, how)?;
             is_as_asked(spec, how, served.read_only, served.own_client)?;
             Device::Loop(loopdev::attach(&paths.image_file, how.read_only)?)

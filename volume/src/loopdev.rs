@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -95,6 +96,9 @@ pub(crate) fn attach(backing: &Path, read_only: bool) -> Result<LoopDevice, Erro
         .open("/dev/loop-control")
         .map_err(|e| none("open /dev/loop-control", &e))?;
     let flags = sys::LO_DIRECT_IO | if read_only { sys::LO_READ_ONLY } else { 0 };
+    // Many threads that ask for the next free device at once all get the same one.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for attempt in 0..RACES {
         let number = sys::loop_get_free(&control).map_err(|e| none("ask /dev/loop-control", &e))?;
         let device = open_node(number, read_only)?;

@@ -161,9 +161,13 @@ impl Images {
         self.changed.notify_all();
     }
 
-    /// Opens the image and shows its file.
+    /// Opens the image and shows its file. One that was cut off is closed before: only a new client gets through again.
     pub fn attach(&self, spec: &ImageSpec, how: How) -> Result<AttachOutcome, Refusal> {
         let name = spec.file_name().map_err(|e| refuse(Errno::INVAL, e.to_string()))?;
+        let is_cut_off = self.by_name(&name).is_some_and(|open| open.cut_off.load(Ordering::Acquire));
+        if is_cut_off {
+            self.detach(spec)?;
+        }
         let inode = {
             let mut state = self.state();
             if state.stopping {

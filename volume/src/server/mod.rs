@@ -32,6 +32,10 @@ use images::Images;
 
 /// Threads that take requests from the kernel. They only hand them on, so few are enough.
 const DISPATCHERS: usize = 4;
+/// What one image may hold that was acknowledged and isn't written, and what it may cache: librbd's own 24 and 32 MiB
+/// would be gigabytes for a hundred images. A thousand pages under way are as good as six thousand.
+const CACHE_LIMITS: [(&str, u32); 3] =
+    [("rbd_cache_size", 8 << 20), ("rbd_cache_max_dirty", 4 << 20), ("rbd_cache_target_dirty", 2 << 20)];
 /// How long to try for the lock while no server shows itself.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a killed server stays cut off: longer than anything it sent can be under way.
@@ -87,9 +91,12 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
 fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow::Result<()> {
     let killed = addresses_of_killed(lock)?;
     let listener = listen(layout)?;
+    let ceph = bounded(&options.ceph);
     // Connecting takes longest: do the rest meanwhile.
-    let ceph = options.ceph.clone();
-    let connecting = thread::spawn(move || aldaas_rbd::Cluster::connect(&ceph));
+    let connecting = {
+        let ceph = ceph.clone();
+        thread::spawn(move || aldaas_rbd::Cluster::connect(&ceph))
+    };
     if loopdev::over(&layout.images())?.is_empty() {
         sweep_dead_mounts(&layout.images())?;
     }
@@ -112,7 +119,7 @@ fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow:
         }
     };
     let not_cut_off = cut_off(&cluster, &killed);
-    images.connected(Clients::new(&options.ceph, cluster, lock, not_cut_off)?);
+    images.connected(Clients::new(&ceph, cluster, lock, not_cut_off)?);
     signals(end.clone())?;
     control::accept(listener, Arc::clone(&images), options.on_demand, end)?;
     announce(READY);
@@ -129,6 +136,14 @@ fn serve_locked(options: &ServeOptions, layout: &Layout, lock: &File) -> anyhow:
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// With the limits of an image's cache, as long as the caller wants no others: memory is to be reckoned with the number of
+/// images, however slow the cluster is.
+fn bounded(ceph: &aldaas_rbd::ConnectOptions) -> aldaas_rbd::ConnectOptions {
+    let limits = CACHE_LIMITS.map(|(key, bytes)| (key.to_owned(), bytes.to_string()));
+    let overrides = limits.into_iter().chain(ceph.overrides.iter().cloned()).collect();
+    aldaas_rbd::ConnectOptions { overrides, ..ceph.clone() }
 }
 
 /// Returns when the server shall end.
