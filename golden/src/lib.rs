@@ -67,6 +67,10 @@ pub const CLONE: &str = "clone";
 /// The one snapshot of a golden image, and the parent of its clones.
 pub const SEALED: &str = "sealed";
 
+/// Where RBD keeps the list of its trash. It is there from the beginning, because a full pool takes no new object, not even
+/// for a removal.
+const TRASH_OBJECT: &str = "rbd_trash";
+
 /// A pool that holds golden images and clones.
 #[derive(Clone)]
 pub struct Store {
@@ -77,13 +81,17 @@ pub struct Store {
 
 impl Store {
     /// Opens `pool` for work, making its two rados namespaces if they are missing.
+    ///
+    /// When the pool is full, what would take more space fails at once with a *no space* error, and removing works.
     pub fn open(cluster: &rbd::Cluster, pool: &rbd::PoolName) -> Result<Self> {
         let handle = cluster.pool(pool)?;
-        let store =
-            Self { pool: pool.clone(), golden: handle.namespace(GOLDEN)?, clones: handle.namespace(CLONE)? };
+        let open = |name| handle.namespace(name)?.fail_when_full();
+        let store = Self { pool: pool.clone(), golden: open(GOLDEN)?, clones: open(CLONE)? };
         if !handle.namespace_exists(GOLDEN)? {
             handle.ensure_namespace(CLONE)?;
             handle.ensure_namespace(GOLDEN)?;
+            store.clones.write_object(TRASH_OBJECT, b"")?;
+            store.golden.write_object(TRASH_OBJECT, b"")?;
             store.golden.write_object(lock::OBJECT, b"")?;
         }
         Ok(store)

@@ -265,3 +265,39 @@ fn a_clone_of_a_pod_is_no_leftover_and_one_of_a_dead_process_is() {
     let full = bed.store.pool_usage().unwrap();
     assert!(full.max_avail <= 1, "{full:?}");
 }
+
+#[test]
+fn in_a_full_pool_a_clone_is_refused_at_once_and_removing_works() {
+    let bed = bed();
+    let golden = bed.golden(&bed.build(1));
+    for n in [1, 2] {
+        bed.store.ensure_clone(&golden, &for_pod(n)).unwrap();
+    }
+    let quota = |objects: &str| {
+        Testbed::get().ceph(["osd", "pool", "set-quota", bed.pool.name(), "max_objects", objects])
+    };
+    quota("1");
+    // The monitors learn from the manager how much there is, some seconds later.
+    let started = Instant::now();
+    let (refused, took) = loop {
+        let asked = Instant::now();
+        match bed.store.ensure_clone(&golden, &for_pod(3)) {
+            Ok(ensured) => assert!(ensured.made),
+            Err(error) => break (error, asked.elapsed()),
+        }
+        remove(&bed, &for_pod(3));
+        assert!(started.elapsed() < Duration::from_secs(60), "the pool never got full");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(matches!(&refused, Error::Rbd(error) if error.is_no_space()), "{refused:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    // What was there goes on being found, and can go; and nothing of the refused one stays.
+    assert!(!bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().made);
+    for n in [1, 2] {
+        remove(&bed, &for_pod(n));
+    }
+    assert!(bed.namespace(CLONE).images().unwrap().is_empty());
+    bed.store.retire(&golden.name, true).unwrap();
+    assert!(bed.is_empty());
+    quota("0");
+}
