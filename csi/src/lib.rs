@@ -11,7 +11,7 @@
 //! repeated after a crash. [`ports`] is what the plugin needs of Kubernetes; `objects` reads it from a file where there is
 //! none.
 
-pub mod access
+pub mod access;
 pub mod args;
 pub mod client;
 pub mod config;
