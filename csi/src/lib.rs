@@ -13,15 +13,22 @@
 
 pub mod access;
 pub mod args;
+mod blocking;
 pub mod client;
 pub mod config;
 pub mod failpoints;
+pub mod grpc;
 pub mod guard;
 pub mod metrics;
+pub mod objects;
 pub mod ports;
+pub mod publish;
+pub mod removal;
 pub mod run;
 mod signals;
+pub mod stats;
 pub mod storage;
+pub mod target;
 
 pub use config::Config;
 pub use run::run;

@@ -56,6 +56,27 @@ impl Storage {
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
+    /// As [`with`](Self::with), for work that may be repeated: where somebody has cut this client off, it is done again with a
+    /// new connection.
+    ///
+    /// # Errors
+    /// As `work`, or when Ceph can't be reached.
+    pub async fn run<T: Send + 'static>(
+        self: &std::sync::Arc<Self>,
+        work: impl Fn(&Store) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<T, Error> {
+        let storage = self.clone();
+        let done = crate::blocking::blocking(move || match work(&storage.store()?) {
+            Err(Error::Rbd(error)) if error.is_blocklisted() => {
+                tracing::warn!(%error, "this client was cut off by the cluster; connecting anew");
+                storage.forget();
+                work(&storage.store()?)
+            }
+            other => other,
+        });
+        done.await
+    }
+
     /// Gives the connection up, so that the next call makes a new one: somebody has blocklisted this client.
     pub fn forget(&self) {
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = None;

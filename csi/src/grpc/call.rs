@@ -1,0 +1,143 @@
+//! One call: until when its caller waits, and the work, which goes on when the caller has gone.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+use tracing::Instrument as _;
+
+/// The answer leaves so much earlier than the caller gives up, but no more than a tenth of the time.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Work that waits for others gives up so much earlier than that, so that it can say for whom it waited.
+const LAST_WORD: Duration = Duration::from_millis(500);
+/// How long work that was begun may go on when the plugin is told to stop. What is cut short is found by the next try.
+const FINISH: Duration = Duration::from_secs(20);
+
+/// The calls that are being worked on.
+#[derive(Clone)]
+pub struct Calls {
+    tracker: TaskTracker,
+    longest: Duration,
+}
+
+/// Until when.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    answer: Instant,
+}
+
+impl Deadline {
+    /// When waiting for others ends.
+    pub fn wait(self) -> Instant {
+        self.answer.checked_sub(LAST_WORD).unwrap_or(self.answer)
+    }
+}
+
+impl Calls {
+    /// No call takes longer than `longest`.
+    pub fn new(longest: Duration) -> Self {
+        Self { tracker: TaskTracker::new(), longest }
+    }
+
+    /// Until when a call with these headers has to be answered.
+    pub fn deadline(&self, metadata: &MetadataMap) -> Deadline {
+        let given = metadata.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?));
+        let time = given.map_or(self.longest, |given| (given - MARGIN.min(given / 10)).min(self.longest));
+        Deadline { answer: Instant::now() + time }
+    }
+
+    /// Does the work as a task of its own. A caller that goes, or whose time is over, doesn't stop it: half of a publish is
+    /// worth less than a whole one.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        let task = self.tracker.spawn(work.in_current_span());
+        match timeout_at(deadline.answer, task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => Err(Status::internal(format!("this is a bug in aldaas-csi: {error}"))),
+            Err(_) => Err(Status::new(
+                Code::DeadlineExceeded,
+                "not done in time: it is still being worked on, ask again",
+            )),
+        }
+    }
+
+    /// Waits for the work that goes on.
+    pub async fn finish(&self) {
+        self.tracker.close();
+        if timeout(FINISH, self.tracker.wait()).await.is_err() {
+            tracing::warn!(calls = self.tracker.len(), "calls are cut short");
+        }
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let digits = &text[..text.len() - unit.len_utf8()];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(number * 3600),
+        'M' => Duration::from_secs(number * 60),
+        'S' => Duration::from_secs(number),
+        'm' => Duration::from_millis(number),
+        'u' => Duration::from_micros(number),
+        'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_time_is_read_and_what_is_none_ignored() {
+        for (text, wanted) in [
+            ("2M", Some(Duration::from_secs(120))),
+            ("119999999u", None),
+            ("11999999u", Some(Duration::from_micros(11_999_999))),
+            ("100m", Some(Duration::from_millis(100))),
+            ("1H", Some(Duration::from_secs(3600))),
+            ("", None),
+            ("S", None),
+            ("-1S", None),
+            ("5ö", None),
+        ] {
+            assert_eq!(grpc_timeout(text), wanted, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_is_told_in_time_and_the_work_goes_on() {
+        let calls = Calls::new(Duration::from_secs(110));
+        let metadata = |timeout: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", timeout.parse().unwrap());
+            metadata
+        };
+        let left = |deadline: Deadline| deadline.answer - Instant::now();
+        assert_eq!(left(calls.deadline(&metadata("2M"))), Duration::from_secs(110));
+        assert_eq!(left(calls.deadline(&metadata("30S"))), Duration::from_secs(28));
+        assert_eq!(left(calls.deadline(&metadata("1S"))), Duration::from_millis(900));
+        assert_eq!(left(calls.deadline(&MetadataMap::new())), Duration::from_secs(110));
+
+        let (done, seen) = tokio::sync::oneshot::channel();
+        let work = async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let _ = done.send(());
+            Ok(())
+        };
+        let told = calls.run(calls.deadline(&metadata("30S")), work).await;
+        assert_eq!(told.unwrap_err().code(), Code::DeadlineExceeded);
+        seen.await.unwrap();
+        calls.finish().await;
+    }
+}

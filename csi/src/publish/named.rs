@@ -1,0 +1,240 @@
+//! Named clones: one user at a time on whichever node, for whom others wait; back for the next one who asks.
+//!
+//! Who may attach one is decided by its lease (`aldaas_golden::lease`) and by what this node itself has mounted. Each is
+//! attached through a client of its own, so that fencing that client stops this clone alone.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use aldaas_api::CloneName;
+use aldaas_api::context::WantedClone;
+use aldaas_api::volume_id::named_clone;
+use aldaas_golden::{self as golden, Alone, Lease, Purpose, Terms, Turn};
+use aldaas_volume as volume;
+use fail::fail_point;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{How, PublishError, PublishRequest, Publisher, Ready, UnpublishError, choose, elsewhere};
+use crate::blocking::blocking;
+use crate::ports::Database;
+
+/// How long a named clone is kept after its last pod where nobody says for how long.
+pub const NAMED_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How often a clone that somebody else uses is looked at again.
+const POLL: Duration = Duration::from_millis(500);
+
+/// A named clone that is asked for.
+struct Asked<'a> {
+    request: &'a PublishRequest,
+    wanted: &'a WantedClone,
+    database: &'a Database,
+    clone: CloneName,
+    spec: volume::ImageSpec,
+    me: Lease,
+    terms: Terms,
+}
+
+/// What one try came to.
+enum Try {
+    Ready(Ready),
+    Wait(String),
+}
+
+impl Publisher {
+    /// Waits until a named clone is free, makes it if there is none, and mounts it.
+    pub(crate) async fn take_named(
+        &self,
+        request: &PublishRequest,
+        wanted: &WantedClone,
+        name: &CloneName,
+        database: &Database,
+        deadline: Instant,
+    ) -> Result<Ready, PublishError> {
+        let ttl = wanted.ttl.map(aldaas_api::Ttl::duration).or(database.clones.ttl).unwrap_or(NAMED_TTL);
+        let asked = Asked {
+            request,
+            wanted,
+            database,
+            clone: named_clone(&request.context.pod.namespace, name),
+            spec: self.spec_of(request),
+            me: self.lease(request.volume.as_str()),
+            terms: Terms::with_ttl(ttl),
+        };
+        loop {
+            let by = match self.try_named(&asked, deadline).await? {
+                Try::Ready(ready) => return Ok(ready),
+                Try::Wait(by) => by,
+            };
+            if Instant::now() + POLL > deadline {
+                return Err(PublishError::InUse { clone: name.clone(), by });
+            }
+            tracing::info!(clone = %name, by, "waiting for a named clone");
+            sleep(POLL).await;
+        }
+    }
+
+    /// One look, and the rest if the clone is free. Others get their turn between two looks.
+    async fn try_named(&self, asked: &Asked<'_>, deadline: Instant) -> Result<Try, PublishError> {
+        let Ok(_entry) = timeout_at(deadline, self.guards.enter(&asked.clone)).await else {
+            return Ok(Try::Wait("another volume of this node".to_owned()));
+        };
+        let _turn = self.turn(deadline).await?;
+        if let Some(pod) = self.release_unbound(&asked.spec).await? {
+            return Ok(Try::Wait(format!("another pod of this node, at {}", pod.display())));
+        }
+        let ttl = Some(asked.terms.ttl);
+        let ask = golden::CloneRequest {
+            name: asked.clone.clone(),
+            ..self.ask(asked.request, Purpose::PodNamed, ttl, asked.database)
+        };
+        let wanted = asked.wanted.clone();
+        let make = move |store: &golden::Store| choose::find_or_make(store, &wanted, &ask);
+        let ensured = self.step("clone", async { Ok(self.storage.run(make).await?) }).await?;
+        fail_point!("csi::after-clone");
+        if let Some(by) = self.take_lease(asked, &ensured).await? {
+            return Ok(Try::Wait(by));
+        }
+        fail_point!("csi::after-lease");
+        let how = How { read_only: asked.request.read_only, own_client: true };
+        let of = &ensured.clone.record.golden_image;
+        match self.open(asked.spec.clone(), of, how, asked.database).await {
+            Ok(ready) => Ok(Try::Ready(ready)),
+            // Somebody writes to it without a lease, e.g. by hand: that holds the image's lock.
+            Err(PublishError::Volume(error)) if error.is_busy() => Ok(Try::Wait(error.to_string())),
+            Err(error) if error.is_final() && ensured.made => self.undo_made(asked, &ensured, error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a pod of this node has the clone; else whatever an earlier try left of it here is taken away.
+    async fn release_unbound(
+        &self,
+        spec: &volume::ImageSpec,
+    ) -> Result<Option<std::path::PathBuf>, PublishError> {
+        let (node, spec) = (self.node.clone(), spec.clone());
+        let found = blocking(move || -> Result<_, volume::Error> {
+            let bound = elsewhere(&node, &spec)?;
+            if bound.is_none() && node.find(&spec)?.is_some() {
+                node.close(&spec)?;
+            }
+            Ok(bound)
+        });
+        Ok(found.await?)
+    }
+
+    /// Takes the lease if it is our turn, and writes us into the clone's record. Else says who has it.
+    async fn take_lease(
+        &self,
+        asked: &Asked<'_>,
+        ensured: &golden::Ensured,
+    ) -> Result<Option<String>, PublishError> {
+        let (id, made, me, terms) = (ensured.clone.id.clone(), ensured.made, asked.me.clone(), asked.terms);
+        let mut alone = self.alones().remove(&asked.clone).unwrap_or_default();
+        let used = self.pod_use(asked.request, Some(asked.terms.ttl));
+        let taken = self.storage.with(move |store| -> golden::Result<(Option<String>, Alone)> {
+            let turn = if made { Turn::Free } else { store.take_turn(&id, &me, &terms, &mut alone)? };
+            let by = match turn {
+                Turn::Wait { by } => return Ok((Some(by), alone)),
+                Turn::Free if !made => None,
+                Turn::Free => lease_or_holder(store, &id, &me, &terms)?,
+                Turn::Fence { addresses } => {
+                    store.fence(&addresses)?;
+                    lease_or_holder(store, &id, &me, &terms)?
+                }
+            };
+            if by.is_none() && !made {
+                store.retake_clone(&id, &used)?;
+            }
+            Ok((by, alone))
+        });
+        let (by, alone) = self.step("lease", async { Ok(taken.await?) }).await?;
+        if by.is_some() {
+            self.alones().insert(asked.clone.clone(), alone);
+        }
+        Ok(by)
+    }
+
+    fn alones(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<CloneName, Alone>> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A clone that was made just now and can't be used is no good to anybody.
+    async fn undo_made(
+        &self,
+        asked: &Asked<'_>,
+        ensured: &golden::Ensured,
+        error: PublishError,
+    ) -> Result<Try, PublishError> {
+        let (id, me) = (ensured.clone.id.clone(), asked.me.clone());
+        let dropped = self.storage.run(move |store| store.drop_lease(&id, &me, None)).await;
+        let undone = match dropped {
+            Ok(()) => self.remover.remove(&asked.clone).await.map(drop).map_err(UnpublishError::from),
+            Err(error) => Err(error.into()),
+        };
+        Err(match undone {
+            Ok(()) => error,
+            Err(undo) => PublishError::NotUndone { error: Box::new(error), undo: Box::new(undo) },
+        })
+    }
+
+    /// Gives up what an earlier try of this volume may have: mount, device and lease. The clone stays.
+    pub(crate) async fn undo_named(&self, request: &PublishRequest) -> Result<(), UnpublishError> {
+        let Ok(clone) = self.spec_of(request).image.parse::<CloneName>() else { return Ok(()) };
+        self.let_go_of_named(&clone, request.volume.as_str()).await
+    }
+
+    /// Unmounts a named clone here, unless a pod uses it, and gives this volume's lease back. What was written stays.
+    pub(crate) async fn let_go_of_named(
+        &self,
+        clone: &CloneName,
+        volume: &str,
+    ) -> Result<(), UnpublishError> {
+        let _entry = self.guards.enter(clone).await;
+        let spec = volume::ImageSpec::new(self.storage.pool().as_str(), golden::CLONE, clone.as_str());
+        let (node, me, name) = (self.node.clone(), self.lease(volume), clone.clone());
+        let used = blocking(move || -> Result<bool, volume::Error> {
+            let used = elsewhere(&node, &spec)?.is_some();
+            if !used {
+                node.close(&spec)?;
+            }
+            Ok(used)
+        });
+        if used.await? {
+            return Ok(());
+        }
+        fail_point!("csi::after-close");
+        let dropped = self.storage.run(move |store| {
+            let clone = match store.find_clone(&name) {
+                Err(golden::Error::NoClone(_) | golden::Error::Foreign(_)) => return Ok(()),
+                other => other?,
+            };
+            let ttl = clone.record.pod.and_then(|pod| pod.ttl).unwrap_or(NAMED_TTL);
+            // Only who had it keeps it longer.
+            match store.leases(&clone.id)?.contains(&me) {
+                true => store.drop_lease(&clone.id, &me, Some(ttl)),
+                false => Ok(()),
+            }
+        });
+        dropped.await?;
+        fail_point!("csi::after-drop-lease");
+        Ok(())
+    }
+
+    fn lease(&self, volume: &str) -> Lease {
+        Lease { node: self.node_name.clone(), volume: volume.to_owned() }
+    }
+}
+
+/// Takes the lease; else who has it.
+fn lease_or_holder(
+    store: &golden::Store,
+    id: &aldaas_rbd::ImageId,
+    me: &Lease,
+    terms: &Terms,
+) -> golden::Result<Option<String>> {
+    match store.take_lease(id, me, terms) {
+        Ok(()) => Ok(None),
+        Err(golden::Error::Leased(by)) => Ok(Some(by)),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,118 @@
+//! Taking a clone away, in two steps: into the trash at once, purged in the background.
+//!
+//! Used when a pod's volume is unpublished and by the reaper, which also purges whatever a crash left in the trash. Whoever
+//! calls holds the clone's [`guard::Entry`](crate::guard::Entry).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aldaas_api::CloneName;
+use aldaas_golden as golden;
+use aldaas_volume as volume;
+use fail::fail_point;
+use tokio::sync::Semaphore;
+
+use crate::blocking::blocking;
+use crate::metrics::{self, Metrics, Operation};
+use crate::storage::Storage;
+
+/// How long a removal waits for a client that watches the image: one that was killed does so for half a minute.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How many clones are purged at once: enough to keep up, few enough to leave Ceph to the pods.
+const PURGES: usize = 4;
+
+/// What became of a clone that was to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone, or in the trash and as good as gone.
+    Gone,
+    /// Somebody still holds it: it is kept until a later try.
+    Quarantined {
+        /// Who, or what.
+        why: String,
+    },
+}
+
+/// Why a clone could not be taken away now.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// Its mount or device can't be taken away.
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    /// Ceph said no.
+    #[error(transparent)]
+    Golden(#[from] golden::Error),
+}
+
+/// Takes clones away.
+pub struct Remover {
+    storage: Arc<Storage>,
+    node: Arc<volume::Node>,
+    metrics: Arc<Metrics>,
+    purges: Arc<Semaphore>,
+}
+
+impl Remover {
+    /// For one pool and this node.
+    pub fn new(storage: Arc<Storage>, node: Arc<volume::Node>, metrics: Arc<Metrics>) -> Self {
+        Self { storage, node, metrics, purges: Arc::new(Semaphore::new(PURGES)) }
+    }
+
+    /// Takes a clone away: its mount and device on this node, then the clone itself. One that is not there is gone. What it
+    /// holds is lost.
+    ///
+    /// # Errors
+    /// When it can be said neither that it is gone nor that somebody holds it: try again.
+    pub async fn remove(&self, clone: &CloneName) -> Result<Removed, RemoveError> {
+        let spec = volume::ImageSpec::new(self.storage.pool().as_str(), golden::CLONE, clone.as_str());
+        let node = self.node.clone();
+        match blocking(move || node.discard(&spec)).await {
+            Err(error) if error.is_busy() => return Ok(self.quarantined(clone, error.to_string())),
+            other => other?,
+        }
+        fail_point!("csi::after-discard");
+        let name = clone.clone();
+        match self.storage.run(move |store| store.trash_clone(&name, PATIENCE)).await {
+            Ok(Some(trashed)) => self.purge_later(trashed),
+            Ok(None) => {}
+            Err(error @ (golden::Error::InUse { .. } | golden::Error::Leased(_))) => {
+                return Ok(self.quarantined(clone, error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        fail_point!("csi::after-trash");
+        Ok(Removed::Gone)
+    }
+
+    fn quarantined(&self, clone: &CloneName, why: String) -> Removed {
+        tracing::warn!(image = %clone, why, "quarantined: somebody still holds a clone that is to go; it is tried again");
+        self.metrics.quarantined();
+        Removed::Quarantined { why }
+    }
+
+    /// The second step. What is not purged before this process ends lies in the trash, where the reaper finds it.
+    fn purge_later(&self, trashed: golden::Trashed) {
+        let (storage, metrics, purges) = (self.storage.clone(), self.metrics.clone(), self.purges.clone());
+        tokio::spawn(async move {
+            let Ok(_permit) = purges.acquire_owned().await else { return };
+            let running = metrics.begin(Operation::Purge);
+            let name = trashed.name.clone();
+            match storage.run(move |store| store.purge_clone(&trashed)).await {
+                Ok(golden::Gone::Yes) => running.finish(metrics::OK),
+                Ok(golden::Gone::NotYet) => running.finish("later"),
+                Err(error) => {
+                    tracing::warn!(image = %name, %error, "not purged; the reaper tries again");
+                    running.finish("failed");
+                }
+            }
+        });
+    }
+
+    /// Purges all that is ours in the trash.
+    ///
+    /// # Errors
+    /// When the trash can't be listed.
+    pub async fn purge_all(&self) -> Result<golden::Purged, golden::Error> {
+        self.storage.run(golden::Store::purge).await
+    }
+}
