@@ -26,7 +26,8 @@ impl PoolUsage {
 }
 
 impl Store {
-    /// How full the pool is. The figures lag some seconds behind.
+    /// How full the pool is. The figures lag some seconds behind, and of a pool that was just made there are none yet: a *not
+    /// found* error.
     pub fn pool_usage(&self) -> Result<PoolUsage> {
         let pool = self.clones.pool();
         let stats = pool.stats()?;

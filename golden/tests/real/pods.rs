@@ -259,11 +259,24 @@ fn a_clone_of_a_pod_is_no_leftover_and_one_of_a_dead_process_is() {
     bed.store.ensure_clone(&golden, &CloneRequest { holder: dead, ..for_pod(1) }).unwrap();
     bed.store.ensure_clone(&golden, &for_pod_by_name(2)).unwrap();
     assert_eq!(bed.store.leftovers().unwrap(), [Leftover::EndedClone("ended".parse().unwrap())]);
-    let full = bed.store.pool_usage().unwrap();
-    assert!((0.0..0.9).contains(&full.full_ratio()) && full.max_avail > 0, "{full:?}");
+}
+
+#[test]
+fn how_full_a_pool_is_counts_its_quota() {
+    let bed = bed();
+    let started = Instant::now();
+    // The monitors know nothing of a new pool before its first report.
+    let usage = loop {
+        match bed.store.pool_usage() {
+            Ok(usage) => break usage,
+            Err(error) => assert!(started.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!((0.0..0.9).contains(&usage.full_ratio()) && usage.max_avail > 1, "{usage:?}");
     Testbed::get().ceph(["osd", "pool", "set-quota", bed.pool.name(), "max_bytes", "1"]);
-    let full = bed.store.pool_usage().unwrap();
-    assert!(full.max_avail <= 1, "{full:?}");
+    let usage = bed.store.pool_usage().unwrap();
+    assert!(usage.max_avail <= 1, "{usage:?}");
 }
 
 #[test]
