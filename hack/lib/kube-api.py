@@ -48,7 +48,7 @@ def until(what, done):
 
 
 def established(path):
-    conditions = json.loads(call("GET", path)).get("status", {}).get("conditions", [])
+    conditions = (json.loads(call("GET", path)).get("status") or {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 

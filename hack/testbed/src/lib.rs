@@ -1,4 +1,4 @@
-//! The real Ceph, S3 and Postgres that the tests run against.
+//! The real Ceph, S3, Postgres and Kubernetes API server that the tests run against.
 //!
 //! A test bed is a directory that `hack/dev up` made: a single-node Ceph with its S3 gateway.
 //! `hack/test` starts one for a whole run and names it in `ALDAAS_TESTBED`; each test takes a
@@ -20,6 +20,7 @@
 
 mod census;
 mod command;
+mod kube;
 mod own_cluster;
 mod pool;
 mod program;
@@ -33,6 +34,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use census::Census;
+pub use kube::{Kube, KubeDaemon, OwnKube};
 pub use own_cluster::{Daemon, OwnCluster};
 pub use pool::TestPool;
 pub use s3::S3Env;
@@ -129,6 +131,20 @@ impl Testbed {
     /// The same without an S3 gateway, which is up sooner.
     pub fn own_cluster_without_s3() -> OwnCluster {
         OwnCluster::start(&["--no-s3"])
+    }
+
+    /// The Kubernetes API server that `ALDAAS_KUBECONFIG` names, shared by all tests of a run: etcd and the API server alone,
+    /// with our kinds. Nothing runs pods and nothing cleans up, so what a test makes has a name that is [`unique`].
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn kube() -> Kube {
+        Kube::shared()
+    }
+
+    /// One for this test alone, that it may stop, freeze and start again.
+    pub fn own_kube() -> OwnKube {
+        OwnKube::start()
     }
 
     /// The built program `name`, of the same profile as the running test.
