@@ -109,7 +109,9 @@ impl Node {
         let _lock = self.layout.lock_volume(&paths)?;
         let before = self.observe(spec, &paths)?;
         let how = How { read_only, own_client: false };
-        self.undo_on_error(spec, &paths, &before, || Ok(self.attach_locked(spec, &paths, how)?.path()))
+        self.undo_on_error(spec, &paths, &before, || {
+            Ok(self.attach_locked(spec, &paths, how, &before)?.path())
+        })
     }
 
     /// Undoes [`attach`](Self::attach); the same as [`close`](Self::close).
@@ -120,13 +122,14 @@ impl Node {
         self.close(spec)
     }
 
+    /// What is `held` was observed under the same lock: looking costs more, the more volumes there are.
     pub(crate) fn attach_locked(
         &self,
         spec: &ImageSpec,
         paths: &VolumePaths,
         how: How,
+        held: &Held,
     ) -> Result<Device, Error> {
-        let held = self.observe(spec, paths)?;
         if held.fs.is_none() && !held.elsewhere.is_empty() {
             return Err(held.used_elsewhere(spec));
         }

@@ -108,7 +108,7 @@ impl Node {
             });
         }
         self.undo_on_error(spec, &paths, &before, || {
-            let device = self.attach_locked(spec, &paths, How::writable())?;
+            let device = self.attach_locked(spec, &paths, How::writable(), &before)?;
             filesystem::check_blank(spec, &device.path())?;
             filesystem::make(new.filesystem, &device.path())?;
             fail_point!("volume::after-mkfs");
@@ -128,17 +128,17 @@ impl Node {
     pub fn open(&self, spec: &ImageSpec, want: &OpenVolume<'_>) -> Result<Mounted, Error> {
         let paths = self.layout.volume(spec)?;
         let lock = self.layout.lock_volume(&paths)?;
-        let mut before = self.observe(spec, &paths)?;
+        let before = self.observe(spec, &paths)?;
         if before.is_dead() {
             self.close_locked(spec, &paths)?;
             drop(lock);
             return self.open(spec, want);
         }
-        if let Some(fs) = before.fs.take() {
-            return self.open_mounted(spec, &paths, want, &fs);
+        if let Some(fs) = &before.fs {
+            return self.open_mounted(spec, &paths, want, &before, fs);
         }
         self.undo_on_error(spec, &paths, &before, || {
-            let device = self.attach_locked(spec, &paths, want.into())?;
+            let device = self.attach_locked(spec, &paths, want.into(), &before)?;
             let superblock = filesystem::probe(&device.path())?
                 .ok_or_else(|| Error::NoFilesystem { spec: spec.to_string() })?;
             if superblock.needs_check && want.read_only {
@@ -166,6 +166,7 @@ impl Node {
         spec: &ImageSpec,
         paths: &VolumePaths,
         want: &OpenVolume<'_>,
+        held: &Held,
         fs: &Mount,
     ) -> Result<Mounted, Error> {
         if fs.is_read_only() != want.read_only {
@@ -175,7 +176,7 @@ impl Node {
         }
         marker::check(spec, &paths.fs, want.expect)?;
         self.bind(paths)?;
-        let device = self.attach_locked(spec, paths, want.into())?;
+        let device = self.attach_locked(spec, paths, want.into(), held)?;
         Ok(mounted(spec, &device, paths))
     }
 

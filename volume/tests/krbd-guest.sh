@@ -120,6 +120,7 @@ modprobe e1000 || fail "no network driver"
 for m in ext4 xfs; do modprobe $m || fail "no $m"; done
 ifconfig lo up; ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; route add default gw 10.0.2.2
 hand() { by_hand --run-dir /run/aldaas "$@"; }
+clients() { cat /sys/bus/rbd/devices/*/client_id | sort -u | wc -l; }
 none_mapped() { [ -z "$(ls /sys/bus/rbd/devices)" ] || fail "still mapped: $(ls /sys/bus/rbd/devices)"; }
 for kind in ext4 xfs; do
   for clone in $kind-a $kind-b; do
@@ -130,6 +131,9 @@ for kind in ext4 xfs; do
     echo "written by the kernel to $clone" >$data/hello || fail "write $clone"
   done
   [ "$(ls /sys/bus/rbd/devices | wc -l)" = 2 ] || fail "two clones are not two devices"
+  [ "$(clients)" = 1 ] || fail "two clones have $(clients) clients"
+  hand open aldaas clone $kind-b --golden $kind --database orders --own-client 2>/run/shared && fail "a shared client is nobody's own"
+  grep -q "client of its own" /run/shared || fail "shared says: $(cat /run/shared)"
   again=$(hand open aldaas clone $kind-b --golden $kind --database orders) || fail "open again"
   [ "$again" = "$opened" ] || fail "opening again gave $again, not $opened"
   cd $data; hand close aldaas clone $kind-b 2>/run/busy && fail "closed while busy"
@@ -138,6 +142,14 @@ for kind in ext4 xfs; do
   hand list
   hand close aldaas clone $kind-a || fail "close $kind-a"
   hand close aldaas clone $kind-b || fail "close $kind-b"
+  none_mapped
+  for clone in $kind-a $kind-b; do
+    opened=$(hand open aldaas clone $clone --golden $kind --database orders --own-client) || fail "open $clone with a client of its own"
+    dd if=/dev/zero of=${opened#* }/lost bs=1M count=8 2>/dev/null
+  done
+  [ "$(clients)" = 2 ] || fail "two clones with clients of their own have $(clients)"
+  hand close aldaas clone $kind-a || fail "close $kind-a"
+  hand discard aldaas clone $kind-b || fail "discard $kind-b"
   none_mapped
   hand open aldaas clone $kind-a --golden other --database orders 2>/run/wrong && fail "wrong marker accepted"
   grep -q "marker of golden image $kind" /run/wrong || fail "wrong marker says: $(cat /run/wrong)"
