@@ -70,6 +70,9 @@ struct NodePlugin {
     /// A pgbench database that was ingested into the pool, for the object sizes, which are not measured without one
     #[arg(long)]
     database: Option<DatabaseName>,
+    /// Measure only this, to work on it
+    #[arg(long, value_enum)]
+    only: Option<volume::Part>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -92,7 +95,7 @@ fn main() -> anyhow::Result<()> {
         Group::NodePlugin(args) => {
             let bench =
                 volume::Bench::new(&store, &cli.cluster.ceph_conf, &args.fuse_program, &args.run_dir)?;
-            bench.measure(args.database.as_ref())?
+            bench.measure(args.database.as_ref(), args.only)?
         }
     };
     figure::report(&figures, &cli.json)

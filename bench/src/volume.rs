@@ -15,6 +15,17 @@ use anyhow::Result;
 
 use crate::figure::Figure;
 
+/// What is measured of volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Throughput
+    Fio,
+    /// A hundred volumes
+    Many,
+    /// The object size of clones
+    Sizes,
+}
+
 /// What all measurements of volumes work with.
 pub struct Bench {
     ceph_conf: PathBuf,
@@ -49,11 +60,17 @@ impl Bench {
         })
     }
 
-    /// Measures all figures of volumes; the object sizes on clones of `database`.
-    pub fn measure(&self, database: Option<&DatabaseName>) -> Result<Vec<Figure>> {
-        let mut figures = fio::measure(self)?;
-        figures.extend(many::measure(self)?);
-        if let Some(database) = database {
+    /// Measures all figures of volumes, or `only` some; the object sizes on clones of `database`.
+    pub fn measure(&self, database: Option<&DatabaseName>, only: Option<Part>) -> Result<Vec<Figure>> {
+        let wanted = |part| only.is_none_or(|only| only == part);
+        let mut figures = Vec::new();
+        if wanted(Part::Fio) {
+            figures.extend(fio::measure(self)?);
+        }
+        if wanted(Part::Many) {
+            figures.extend(many::measure(self)?);
+        }
+        if let (Some(database), true) = (database, wanted(Part::Sizes)) {
             figures.extend(sizes::measure(self, &self.store.latest(database)?.name)?);
         }
         Ok(figures)
