@@ -38,6 +38,9 @@ struct Cost {
     remove: f64,
 }
 
+/// One quantity of a cost.
+type Column = fn(&Cost) -> f64;
+
 /// Measures this file's figures.
 pub fn measure(bench: &Bench, golden: &GoldenImageName) -> Result<Vec<Figure>> {
     let mut costs = [Cost::default(); SIZES.len()];
@@ -46,7 +49,7 @@ pub fn measure(bench: &Bench, golden: &GoldenImageName) -> Result<Vec<Figure>> {
             one(bench, golden, *size, cost)?;
         }
     }
-    let columns: [(&str, &str, fn(&Cost) -> f64); 8] = [
+    let columns: [(&str, &str, Column); 8] = [
         ("clone", "ms", |c| c.clone),
         ("the first 200 transactions", "1/s", |c| c.first_tps),
         ("growth by the first 200 transactions", "MiB", |c| c.first_grown),
