@@ -13,7 +13,6 @@ use jiff::Timestamp;
 
 use crate::lock::BuildLock;
 use crate::record::{CREATED_AT, DATABASE, MANIFEST, Metadata, READY_AT, REASON, SIZE, SOURCE, STATE};
-use crate::trash::gone;
 use crate::{CloneInfo, CloneRequest, Error, Holder, Purpose, Result, SEALED, State, Store, image_name};
 
 /// A golden image being built by this process.
@@ -180,7 +179,7 @@ impl Store {
         }
         // An earlier removal of it may have been cut short.
         for entry in self.clones.trash()?.into_iter().filter(|entry| entry.name == clone.as_str()) {
-            gone(self.clones.trash_remove(&entry.id, false))?;
+            self.remove_trashed(&self.clones, &entry.id)?;
         }
         Ok(())
     }

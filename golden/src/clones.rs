@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use crate::build::is_for_verification;
 use crate::pod::is_pod_clone_name;
 use crate::record::{self, CloneRecord};
-use crate::trash::gone;
 use crate::{Error, GoldenImage, Holder, PodUse, Purpose, Result, SEALED, State, Store, image_name};
 
 /// What clone is asked for.
@@ -160,7 +159,7 @@ impl Store {
         namespace.trash_move(image, Duration::ZERO)?;
         fail_point!("golden::after-trash");
         // Not gone yet means that somebody else purges it at this moment.
-        gone(namespace.trash_remove(&id, false)).map(drop)
+        self.remove_trashed(namespace, &id).map(drop)
     }
 }
 

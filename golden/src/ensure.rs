@@ -16,7 +16,6 @@ use crate::clones::{WATCH_TIMEOUT, refuse_unready};
 use crate::leftovers::GRACE;
 use crate::pod::{USE, is_pod_clone_name};
 use crate::record::{CLONE_OF, CONDEMNED, CloneRecord, Metadata, has_clone_record};
-use crate::trash::gone;
 use crate::{CloneInfo, CloneRequest, Error, GoldenImage, PodUse, Purpose, Result, Store, image_name};
 
 /// A clone that is there now.
@@ -155,7 +154,7 @@ impl Store {
             other => other?,
         }
         fail_point!("golden::after-half-made-trash");
-        gone(self.clones.trash_remove(id, false)).map(drop)
+        self.remove_trashed(&self.clones, id).map(drop)
     }
 
     /// Keeps a clone's maker from writing its record, or says that it was faster. What is gone is condemned.

@@ -11,7 +11,6 @@ use aldaas_rbd as rbd;
 use fail::fail_point;
 
 use crate::ensure::Seen;
-use crate::trash::gone;
 use crate::{Error, Gone, Purpose, Result, Store, image_name};
 
 /// A clone in the trash.
@@ -101,7 +100,7 @@ impl Store {
     /// Step two: removes it for good, and its golden image if that is retired and this was its last clone. Not yet: somebody
     /// else is at it, or still has it open; it may be tried again.
     pub fn purge_clone(&self, trashed: &Trashed) -> Result<Gone> {
-        let gone = gone(self.clones.trash_remove(&trashed.id, false))?;
+        let gone = self.remove_trashed(&self.clones, &trashed.id)?;
         fail_point!("golden::after-purge");
         if let (Gone::Yes, Some(golden_image)) = (gone, &trashed.golden_image)
             && let Err(error) = self.purge_if_retired(golden_image)

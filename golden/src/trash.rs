@@ -2,6 +2,8 @@
 //!
 //! Only what is ours is removed for good: what an operator put there by hand, to think about it, stays.
 
+use std::time::Duration;
+
 use aldaas_api::GoldenImageName;
 use aldaas_rbd as rbd;
 use fail::fail_point;
@@ -9,6 +11,11 @@ use fail::fail_point;
 use crate::pod::is_pod_clone_name;
 use crate::record::{CLONE_OF, GoldenRecord};
 use crate::{GOLDEN, Result, SEALED, State, Store};
+
+/// The lock of whoever removes an image for good.
+const PURGE: &str = "aldaas-purge";
+/// How long that keeps others away: until they see it watch the image, and no longer than the watch of a killed client lasts.
+const PURGE_TIME: Duration = Duration::from_secs(30);
 
 /// What became of an image in the trash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +51,7 @@ impl Store {
         };
         // Clones first: with the last of them, a retired image becomes removable.
         for (entry, _) in self.trashed_clones()? {
-            note(&entry, gone(self.clones.trash_remove(&entry.id, false)));
+            note(&entry, self.purge_unwatched(&entry.id));
         }
         for entry in self.trashed_golden_images()? {
             note(&entry, self.purge_golden(&entry.id));
@@ -91,7 +98,36 @@ impl Store {
             Err(error) => return Err(error.into()),
         }
         fail_point!("golden::after-snapshot-removal");
-        gone(self.golden.trash_remove(id, false))
+        self.remove_trashed(&self.golden, id)
+    }
+
+    /// Removes a clone for good, unless somebody has it open: who removes it at this moment does.
+    fn purge_unwatched(&self, id: &rbd::ImageId) -> Result<Gone> {
+        match self.clone_watchers(id)?.is_empty() {
+            true => self.remove_trashed(&self.clones, id),
+            false => Ok(Gone::NotYet),
+        }
+    }
+
+    /// Removes an image in the trash for good. Of any number that try at once one does it: two would take librbd's exclusive
+    /// lock from each other in the middle of it, which ends the program (`ceph_assert` in `TrimRequest.cc`).
+    pub(crate) fn remove_trashed(&self, namespace: &rbd::Namespace, id: &rbd::ImageId) -> Result<Gone> {
+        let (kind, duration) = (rbd::LockKind::Exclusive, PURGE_TIME);
+        let lock =
+            rbd::ImageLock { name: PURGE, kind, cookie: PURGE, description: "aldaas: it goes", duration };
+        match namespace.lock_image(id, &[lock]) {
+            Err(error) if error.is_busy() || error.is_exists() => return Ok(Gone::NotYet),
+            // What is half removed has no header to lock; and who may not lock may not remove.
+            Err(error) if !error.is_not_found() => return gone(Err(error)),
+            _ => {}
+        }
+        let gone = gone(namespace.trash_remove(id, false));
+        if !matches!(gone, Ok(Gone::Yes))
+            && let Err(error) = namespace.unlock_image(id, PURGE, PURGE)
+        {
+            tracing::debug!(%error, "a claim for a removal runs out by itself");
+        }
+        gone
     }
 
     /// Clones of ours in the trash, with the golden images they are of, as far as they say so.

@@ -314,3 +314,24 @@ fn in_a_full_pool_a_clone_is_refused_at_once_and_removing_works() {
     assert!(bed.is_empty());
     quota("0");
 }
+
+#[test]
+fn any_number_may_purge_at_once_and_none_of_them_dies_of_it() {
+    let bed = bed();
+    let golden = bed.golden(&bed.build(1));
+    for n in 1..=8 {
+        let clone = bed.store.ensure_clone(&golden, &for_pod(n)).unwrap().clone;
+        bed.namespace(CLONE).open(&rbd_name(&clone.name)).unwrap().write(0, vec![1; 4096]).wait().unwrap();
+    }
+    let trashed: Vec<_> =
+        (1..=8).map(|n| bed.store.trash_clone(&for_pod(n).name, Duration::ZERO).unwrap().unwrap()).collect();
+    std::thread::scope(|scope| {
+        for store in [bed.store.clone(), bed.store.clone(), bed.other_store(), bed.other_store()] {
+            let trashed = &trashed;
+            scope.spawn(move || trashed.iter().map(|one| store.purge_clone(one).unwrap()).count());
+            scope.spawn(|| bed.store.purge().unwrap());
+        }
+    });
+    bed.store.purge().unwrap();
+    assert_eq!(bed.store.trashed().unwrap(), []);
+}
