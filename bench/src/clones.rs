@@ -73,7 +73,14 @@ impl Images {
 fn golden_image(store: &Store, database: &str, size: u64) -> Result<GoldenImage> {
     let name = GoldenImageName::new(&database.parse()?, Timestamp::now());
     let candidate = store.begin(&name, size, "nothing")?;
-    candidate.seal(&Manifest {
+    candidate.seal(&manifest(database))?;
+    candidate.ready()?;
+    Ok(store.golden_image(&name)?)
+}
+
+/// The evidence of a golden image that holds nothing.
+pub fn manifest(database: &str) -> Manifest {
+    Manifest {
         database: database.to_owned(),
         source: Source {
             location: "s3://backup/orders/2026/11/23/orders.sql.gz".into(),
@@ -86,9 +93,7 @@ fn golden_image(store: &Store, database: &str, size: u64) -> Result<GoldenImage>
         contents: Contents { tables: 100, rows: 1_000_000, bytes: GIB },
         steps: Default::default(),
         finished_at: Timestamp::now(),
-    })?;
-    candidate.ready()?;
-    Ok(store.golden_image(&name)?)
+    }
 }
 
 fn request(name: impl std::fmt::Display) -> Result<CloneRequest> {

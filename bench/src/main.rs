@@ -5,6 +5,7 @@
 
 mod clones;
 mod figure;
+mod node_plugin;
 mod run;
 mod sample;
 mod volume;
@@ -61,9 +62,9 @@ struct OneMachine {
 
 #[derive(Args)]
 struct NodePlugin {
-    /// The program `aldaas-fuse`
+    /// The directory with the programs
     #[arg(long)]
-    fuse_program: PathBuf,
+    programs: PathBuf,
     /// A directory for sockets and mounts
     #[arg(long)]
     run_dir: PathBuf,
@@ -93,9 +94,17 @@ fn main() -> anyhow::Result<()> {
             figures
         }
         Group::NodePlugin(args) => {
-            let bench =
-                volume::Bench::new(&store, &cli.cluster.ceph_conf, &args.fuse_program, &args.run_dir)?;
-            bench.measure(args.database.as_ref(), args.only)?
+            let (conf, programs) = (&cli.cluster.ceph_conf, &args.programs);
+            let mut figures = Vec::new();
+            if args.only.is_none_or(|only| only == volume::Part::Plugin) {
+                let bed = node_plugin::Bed { ceph_conf: conf, programs, dir: &args.run_dir.join("plugin") };
+                figures.extend(
+                    tokio::runtime::Runtime::new()?.block_on(node_plugin::measure(&bed, &cluster, &store))?,
+                );
+            }
+            let bench = volume::Bench::new(&store, conf, &programs.join("aldaas-fuse"), &args.run_dir)?;
+            figures.extend(bench.measure(args.database.as_ref(), args.only)?);
+            figures
         }
     };
     figure::report(&figures, &cli.json)

@@ -18,6 +18,8 @@ use crate::figure::Figure;
 /// What is measured of volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
+    /// The plugin itself
+    Plugin,
     /// Throughput
     Fio,
     /// A hundred volumes
