@@ -68,7 +68,53 @@ async fn who_may_clone_follows_the_objects_as_they_change() {
         api.delete(name.as_str(), &DeleteParams::default()).await.unwrap();
     }
     on::until("it is gone", || unknown().then_some(())).await;
-    assert!(!kubernetes.databases().unwrap().contains(&other) || kubernetes.database(&other).is_ok());
+    let left = || kubernetes.databases().unwrap().contains(&other);
+    on::until("so is the other", || (!left()).then_some(())).await;
+}
+
+/// The API server drops what the schema does not know, without a word.
+#[tokio::test]
+async fn every_field_of_a_database_is_kept_by_the_api_server() {
+    let client = on::admin(&Testbed::kube().kubeconfig()).await;
+    let secret = json!({ "name": "PASSWORD", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } });
+    let env = json!([{ "name": "A", "value": "b" }, secret]);
+    let spec = json!({
+        "engine": {
+            "kind": "postgres", "image": "postgres:15.8", "imagePullPolicy": "IfNotPresent", "imagePullSecrets": ["pull"],
+            "port": 5433, "mount": "/data", "database": "shop", "locale": "de_DE.UTF-8", "runAsUser": 70, "runAsGroup": 71,
+            "env": env, "args": ["-c", "shared_buffers=1GB"], "resources": { "limits": { "memory": "2Gi" } },
+        },
+        "source": {
+            "s3": {
+                "endpoint": "https://minio.storage:9000", "bucket": "backup", "prefix": "orders/", "suffix": ".sql.gz",
+                "region": "eu-west-1", "insecure": true,
+                "credentials": { "secret": "s3", "accessKeyId": "id", "secretAccessKey": "key" },
+            },
+            "interval": "5m",
+        },
+        "storage": { "size": "100Gi", "filesystem": "xfs", "objectSize": "4Mi" },
+        "restore": { "jobs": 4, "allowEmpty": true, "command": ["sh", "-c", "psql"], "env": env, "timeout": "6h" },
+        "mask": { "sql": ["UPDATE users SET email = id"], "command": ["mask"], "env": env },
+        "check": { "sql": ["SELECT count(*) > 0 FROM orders"], "command": ["check"], "env": env, "timeout": "30m" },
+        "retention": { "keep": 2, "keepDaily": 7, "keepWeekly": 4, "failedTTL": "1d" },
+        "clone": { "ttl": "30m", "namedTTL": "2d", "mountOptions": ["noatime"], "objectSize": "64Ki", "readOnly": true },
+        "access": {
+            "namespaceSelector": {
+                "matchLabels": { "team": "shop" },
+                "matchExpressions": [{ "key": "stage", "operator": "NotIn", "values": ["prod"] }],
+            },
+            "contact": "#shop",
+        },
+        "versionMismatch": "warn",
+        "suspend": true,
+    });
+    let name = unique("all-");
+    let mut object = on::database_object(&name, &json!({}));
+    object["spec"] = spec.clone();
+    let api: Api<kinds::Database> = Api::all(client);
+    let kept = on::create(api.clone(), object).await;
+    assert_eq!(serde_json::to_value(&kept.spec).unwrap(), spec);
+    api.delete(&name, &DeleteParams::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -133,7 +179,8 @@ async fn a_node_sees_its_own_pods_and_deletes_only_the_very_pod_that_it_means() 
 }
 
 async fn events(client: &Client, namespace: &str) -> Vec<Event> {
-    Api::namespaced(client.clone(), namespace).list(&Default::default()).await.unwrap().items
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    api.list(&Default::default()).await.expect("Events can be listed").items
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl<V> Cache<V> {
             self.lost(&ended);
             tokio::select! {
                 () = stop.cancelled() => return,
+                _ = again.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(PAUSES.1);

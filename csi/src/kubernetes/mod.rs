@@ -31,8 +31,10 @@ use crate::ports::{Away, Cluster, Database, Directory, Labels, Pod};
 use cache::{Cache, Contact, Reader};
 use lease::Election;
 
-/// How often the API server is asked whether it is there, and how long an answer may take.
-const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// How often the API server is asked whether it is there: while it is, and while it is not.
+const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
+/// An answer may take this long.
+const CALL: Duration = Duration::from_secs(5);
 /// An answer older than this is no proof that the server is there.
 const CURRENT: Duration = Duration::from_secs(30);
 /// Bytes that an Event's text may have.
@@ -90,7 +92,7 @@ impl Kubernetes {
                 kube::Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(wrong)?
             }
         };
-        config.connect_timeout = Some(PROBE.1);
+        config.connect_timeout = Some(CALL);
         let client = Client::try_from(config)?;
         let reporter = Reporter { controller: "aldaas-csi".into(), instance: Some(node.to_owned()) };
         Ok(Arc::new(Self {
@@ -181,14 +183,14 @@ impl Kubernetes {
             answered = asked.is_ok();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PROBE.0) => {}
+                () = tokio::time::sleep(if answered { PROBE.0 } else { PROBE.1 }) => {}
             }
         }
     }
 
     /// One call to the server, which shows that it is there.
     async fn ask<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Away> {
-        let answer = match tokio::time::timeout(PROBE.1, call).await {
+        let answer = match tokio::time::timeout(CALL, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Away(say(&error))),
             Err(_) => Err(Away("no answer in time".into())),

@@ -1,6 +1,7 @@
 //! What the tests against a real API server share: objects by hand, and waiting for what must come.
 
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it may")]
 
 use std::fmt::Debug;
 use std::path::Path;
