@@ -268,7 +268,7 @@ pub struct Engine {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     pub listen: std::net::IpAddr,
-    /// Size of the clone's RADOS objects: small ones make small writes cheap and big scans dear [default: the golden image's]
+    /// Size of the clone's RADOS objects: small ones make small writes cheap and big scans dear [default: 256KiB, more where the image is over 64 GiB]
     #[arg(long, env = "ALDAAS_OBJECT_SIZE", hide_env_values = true)]
     pub object_size: Option<ByteSize>,
 }

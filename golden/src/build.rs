@@ -87,7 +87,7 @@ impl Candidate {
             pod: None,
             unverified: true,
         };
-        self.store.make_clone(&self.name, &request)
+        self.store.make_clone(&self.store.golden_image(&self.name)?, &request)
     }
 
     /// The image was verified on a clone: from this write on it is ready, and `latest` if it is the newest.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aldaas_api::{CloneName, GoldenImageName};
+use aldaas_api::CloneName;
 use aldaas_rbd as rbd;
 use fail::fail_point;
 use jiff::Timestamp;
@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use crate::build::is_for_verification;
 use crate::pod::is_pod_clone_name;
 use crate::record::{self, CloneRecord};
-use crate::{Error, GoldenImage, Holder, PodUse, Purpose, Result, SEALED, State, Store, image_name};
+use crate::{
+    Error, GoldenImage, Holder, PodUse, Purpose, Result, SEALED, State, Store, default_object_size,
+    image_name,
+};
 
 /// What clone is asked for.
 #[derive(Clone, Debug)]
@@ -21,8 +24,8 @@ pub struct CloneRequest {
     pub purpose: Purpose,
     /// The process with which it ends, if any.
     pub holder: Option<Holder>,
-    /// Size of its RADOS objects in bytes, where it shall differ from its parent's: small objects make small writes cheap
-    /// and big scans dear.
+    /// Size of its RADOS objects in bytes: small ones make small writes cheap and big scans dear. None:
+    /// [`default_object_size`].
     pub object_size: Option<u64>,
     /// The pod that uses it, if it is for one.
     pub pod: Option<PodUse>,
@@ -48,7 +51,7 @@ impl Store {
             return Err(Error::ReservedName(request.name.clone()));
         }
         refuse_unready(golden, request)?;
-        match self.make_clone(&golden.name, request) {
+        match self.make_clone(golden, request) {
             Err(Error::CloneExists(name)) => Err(self.explain_taken_clone(&name)),
             other => other,
         }
@@ -56,17 +59,18 @@ impl Store {
 
     /// Clones, then writes the record. Killed in between, the clone has no record and a parent in the golden namespace,
     /// by which [`crate::leftovers`] knows it.
-    pub(crate) fn make_clone(&self, golden: &GoldenImageName, request: &CloneRequest) -> Result<CloneInfo> {
-        let (parent, child) = (image_name(golden)?, image_name(&request.name)?);
-        let options = rbd::CloneOptions { object_size: request.object_size, ..Default::default() };
+    pub(crate) fn make_clone(&self, golden: &GoldenImage, request: &CloneRequest) -> Result<CloneInfo> {
+        let (parent, child) = (image_name(&golden.name)?, image_name(&request.name)?);
+        let object_size = request.object_size.unwrap_or_else(|| default_object_size(golden.record.size));
+        let options = rbd::CloneOptions { object_size: Some(object_size), ..Default::default() };
         match self.golden.clone_image(&parent, SEALED, &self.clones, &child, &options) {
             Err(error) if error.is_exists() => return Err(Error::CloneExists(request.name.clone())),
-            Err(error) if error.is_not_found() => return Err(Error::NoImage(golden.clone())),
+            Err(error) if error.is_not_found() => return Err(Error::NoImage(golden.name.clone())),
             other => other?,
         }
         fail_point!("golden::after-clone");
         let record = CloneRecord {
-            golden_image: golden.clone(),
+            golden_image: golden.name.clone(),
             purpose: request.purpose,
             holder: request.holder.clone(),
             cloned_at: Timestamp::now(),

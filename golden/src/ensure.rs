@@ -64,7 +64,7 @@ impl Store {
                 }
                 Seen::Nothing => {
                     refuse_unready(golden, request)?;
-                    match self.make_clone(&golden.name, request) {
+                    match self.make_clone(golden, request) {
                         // Another was faster, or not: look again.
                         Err(Error::CloneExists(_)) => {}
                         made => return Ok(Ensured { clone: made?, made: true }),
