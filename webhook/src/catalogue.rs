@@ -10,7 +10,7 @@ use aldaas_api::{DatabaseName, GoldenImageName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::{Selector, SelectorExt as _};
 
-/// Names that are further away from what was written are no help: letters that differ.
+/// Names of which more than this share of the letters differ are no help.
 const NEAR: usize = 3;
 /// Most names that are suggested.
 const SUGGESTIONS: usize = 3;
@@ -21,6 +21,15 @@ pub struct Catalogue {
     databases: HashMap<DatabaseName, Known>,
     images: HashMap<DatabaseName, BTreeMap<GoldenImageName, Image>>,
     namespaces: HashMap<String, Arc<Namespace>>,
+}
+
+/// Databases to name where one does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suggested {
+    /// Those with names like it.
+    Near(Vec<DatabaseName>),
+    /// Some that there are, for there is none like it.
+    Some(Vec<DatabaseName>),
 }
 
 /// A database, or why it can't be used.
@@ -99,17 +108,22 @@ impl Catalogue {
         self.images.get(name.database())?.get(name)
     }
 
-    /// Databases that may have been meant, the nearest first, among those that this namespace may clone: others are none of
-    /// its business. Where none is near, some of them all.
-    pub fn near(&self, name: &DatabaseName, may: impl Fn(&Database) -> bool) -> Vec<DatabaseName> {
+    /// Databases with names like this one, the nearest first, among those that this namespace may clone: others are none of
+    /// its business. Where there is none like it, some of them all.
+    pub fn near(&self, name: &DatabaseName, may: impl Fn(&Database) -> bool) -> Suggested {
         let open =
             self.databases.iter().filter(|(_, known)| known.as_ref().is_ok_and(|database| may(database)));
         let mut all: Vec<_> =
             open.map(|(other, _)| (strsim::osa_distance(name.as_str(), other.as_str()), other)).collect();
         all.sort_unstable();
-        let near = all.iter().filter(|(distance, _)| *distance <= NEAR).count();
-        let take = if near > 0 { near.min(SUGGESTIONS) } else { SUGGESTIONS };
-        all.into_iter().take(take).map(|(_, name)| name.clone()).collect()
+        let limit = (name.as_str().len() / NEAR).max(1);
+        let near = all.iter().filter(|(distance, _)| *distance <= limit).count();
+        let of =
+            |count: usize| all.iter().take(count.min(SUGGESTIONS)).map(|(_, name)| (*name).clone()).collect();
+        match near {
+            0 => Suggested::Some(of(SUGGESTIONS)),
+            near => Suggested::Near(of(near)),
+        }
     }
 
     /// How many databases, images and namespaces there are.

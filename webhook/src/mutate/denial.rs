@@ -3,6 +3,8 @@
 use aldaas_api::keys::{CONTAINER, KeyError};
 use aldaas_api::{DatabaseName, GoldenImageName};
 
+use crate::catalogue::Suggested;
+
 /// Why a pod is not admitted. Its text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
@@ -20,8 +22,8 @@ pub enum Denial {
     UnknownDatabase {
         /// What was asked for.
         database: DatabaseName,
-        /// Those with names like it, or some of them all.
-        near: Vec<DatabaseName>,
+        /// What may have been meant.
+        near: Suggested,
     },
     /// The object can't be read.
     #[error(
@@ -208,11 +210,16 @@ fn list<T: ToString>(names: &[T]) -> String {
     names.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn nearest(near: &[DatabaseName]) -> String {
+fn nearest(near: &Suggested) -> String {
     match near {
-        [] => ", nor any other that this namespace may clone: kubectl get databases".to_owned(),
-        [one] => format!(": did you mean {one}?"),
-        several => format!(": did you mean one of {}?", list(several)),
+        Suggested::Near(names) if names.len() == 1 => format!(": did you mean {}?", names[0]),
+        Suggested::Near(names) => format!(": did you mean one of {}?", list(names)),
+        Suggested::Some(names) if names.is_empty() => {
+            ", nor any other that this namespace may clone".to_owned()
+        }
+        Suggested::Some(names) => {
+            format!("; this namespace may clone {}: kubectl get databases", list(names))
+        }
     }
 }
 

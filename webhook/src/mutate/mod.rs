@@ -12,9 +12,6 @@ mod resolve;
 mod volume;
 pub mod workload;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, HashMap};
 
 use aldaas_api::keys::{self, Asked, IMAGE, Map};
