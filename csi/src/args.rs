@@ -99,6 +99,9 @@ pub struct Serve {
     /// How often the reaper looks for clones that nobody needs
     #[arg(long, env = "ALDAAS_REAPER_PERIOD", default_value = "30s", help_heading = "Volumes")]
     reaper_period: Ttl,
+    /// How long a node may be silent before others may take its named clones; at least a few reaper periods
+    #[arg(long, env = "ALDAAS_LEASE", default_value = "90s", help_heading = "Volumes")]
+    lease: Ttl,
     /// How many volumes are published or taken away at once; the others wait for their turn
     #[arg(long, env = "ALDAAS_WORKERS", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=128), help_heading = "Volumes")]
     workers: u8,
@@ -143,6 +146,7 @@ impl Serve {
             own_namespace: self.namespace,
             ingest_account: self.ingest_account,
             reaper_period: self.reaper_period.duration(),
+            lease: self.lease.duration(),
             workers: usize::from(self.workers),
             call_timeout: self.call_timeout.duration(),
         })

@@ -38,6 +38,8 @@ pub struct Config {
     pub ingest_account: String,
     /// How often the reaper looks.
     pub reaper_period: Duration,
+    /// How long a node may be silent before others may take its named clones.
+    pub lease: Duration,
     /// How many publishes and unpublishes work at once; the others wait.
     pub workers: usize,
     /// The longest that a call may take: below kubelet's 2 minutes.

@@ -52,6 +52,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
         metrics: metrics.clone(),
         own: Own { namespace: config.own_namespace.clone(), ingest_account: config.ingest_account.clone() },
         node_name: config.node.clone(),
+        lease: config.lease,
         workers: config.workers,
     }));
     let calls = Calls::new(config.call_timeout);

@@ -35,7 +35,9 @@ impl Storage {
         }
         let cluster = rbd::Cluster::connect(&self.options)?;
         let opened = Store::open(&cluster, &self.pool)?;
-        tracing::info!(cluster = cluster.fsid(), pool = %self.pool, "connected to Ceph");
+        // By its address an operator knows this client, in a list of watchers or of those cut off.
+        let addresses = cluster.addresses().unwrap_or_default().join(", ");
+        tracing::info!(cluster = cluster.fsid(), pool = %self.pool, addresses, "connected to Ceph");
         Ok(store.insert(opened).clone())
     }
 

@@ -19,6 +19,7 @@ use rustix::mount::UnmountFlags;
 const PATH_LIMIT: usize = 4095;
 /// What of a volume's file system is bound: see `aldaas-volume`.
 const DATA: &str = "/data";
+const IN_THE_WAY: &str = "a file or a symbolic link is in the way";
 /// How long an unmount waits for whoever looks at the volume in passing.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -151,8 +152,7 @@ impl Target {
         let directory = match self.open(OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(Seen::Free),
-            Err(Errno::LOOP) => return Ok(Seen::Taken("a symbolic link is in the way")),
-            Err(Errno::NOTDIR) => return Ok(Seen::Taken("it is not a directory, or below one that is none")),
+            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(Seen::Taken(IN_THE_WAY)),
             Err(error) => return Err(self.failed("open", error)),
         };
         let entries = rustix::fs::Dir::read_from(&directory).map_err(|error| self.failed("list", error))?;
@@ -195,7 +195,7 @@ impl Target {
         match made {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(Errno::NOENT) => Err(self.unusable("the directory that it is to be in does not exist")),
-            Err(Errno::LOOP) => Err(self.unusable("a symbolic link is in the way")),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(self.unusable(IN_THE_WAY)),
             Err(error) => Err(self.failed("make", error)),
         }
     }

@@ -7,7 +7,7 @@ use aldaas_volume as volume;
 use fail::fail_point;
 use tokio::time::Instant;
 
-use super::{PublishError, PublishRequest, Publisher, Ready, UnpublishError, marker};
+use super::{PublishError, PublishRequest, Publisher, Ready, UnpublishError, elsewhere, marker};
 use crate::blocking::blocking;
 use crate::ports::Database;
 
@@ -24,6 +24,10 @@ impl Publisher {
         let blank = self.ensure_blank(request, image, database).await?;
         fail_point!("csi::after-clone");
         if !blank.made {
+            let (node, spec) = (self.node.clone(), self.spec_of(request));
+            if let Some(target) = blocking(move || elsewhere(&node, &spec)).await? {
+                return Err(PublishError::PublishedElsewhere { target });
+            }
             match self.open_built(request, image).await {
                 Err(PublishError::Volume(
                     volume::Error::NoFilesystem { .. }
@@ -86,7 +90,11 @@ impl Publisher {
         });
         if ours.await? {
             let (node, spec) = (self.node.clone(), self.spec_of(request));
-            blocking(move || node.close(&spec)).await?;
+            blocking(move || match elsewhere(&node, &spec)? {
+                Some(_) => Ok(()),
+                None => node.close(&spec),
+            })
+            .await?;
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ pub struct Publisher {
     pub(crate) metrics: Arc<Metrics>,
     own: Own,
     node_name: String,
+    lease: Duration,
     workers: Semaphore,
     /// For how long named clones that this node wants were seen in use by nobody who says so.
     alone: Mutex<HashMap<CloneName, golden::Alone>>,
@@ -91,6 +92,8 @@ pub struct Parts {
     pub own: Own,
     /// This node's name in Kubernetes.
     pub node_name: String,
+    /// How long a node may be silent before others may take its named clones.
+    pub lease: Duration,
     /// How many volumes are worked on at once.
     pub workers: usize,
 }
@@ -103,9 +106,10 @@ pub(crate) struct Ready {
 impl Publisher {
     /// Works with these.
     pub fn new(parts: Parts) -> Self {
-        let Parts { storage, node, directory, guards, remover, metrics, own, node_name, workers } = parts;
+        let Parts { storage, node, directory, guards, remover, metrics, own, node_name, lease, workers } =
+            parts;
         let (workers, alone) = (Semaphore::new(workers), Mutex::default());
-        Self { storage, node, directory, guards, remover, metrics, own, node_name, workers, alone }
+        Self { storage, node, directory, guards, remover, metrics, own, node_name, lease, workers, alone }
     }
 
     /// Publishes a volume; one that is published in the same way is fine. What waits for others gives up at `deadline`; what
@@ -307,11 +311,12 @@ fn spec_of(pool: &str, request: &PublishRequest) -> volume::ImageSpec {
     }
 }
 
-/// A volume of one pod is published at one place. (A named clone may well be in use by another pod: that is waited for.)
+/// A volume of one pod is published at one place. (A named clone, or a build, may be in use by another pod: that comes later.)
 fn refuse_elsewhere(node: &volume::Node, pool: &str, request: &PublishRequest) -> Result<(), PublishError> {
-    let is_named = matches!(&request.context.wanted, Wanted::Clone(wanted) if wanted.name.is_some());
-    if is_named {
-        return Ok(());
+    match &request.context.wanted {
+        Wanted::Build(_) => return Ok(()),
+        Wanted::Clone(wanted) if wanted.name.is_some() => return Ok(()),
+        Wanted::Clone(_) | Wanted::Candidate(_) => {}
     }
     match elsewhere(node, &spec_of(pool, request))? {
         Some(target) => Err(PublishError::PublishedElsewhere { target }),

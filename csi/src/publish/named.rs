@@ -57,8 +57,8 @@ impl Publisher {
             database,
             clone: named_clone(&request.context.pod.namespace, name),
             spec: self.spec_of(request),
-            me: self.lease(request.volume.as_str()),
-            terms: Terms::with_ttl(ttl),
+            me: self.user(request.volume.as_str()),
+            terms: Terms { lease: self.lease, ttl },
         };
         loop {
             let by = match self.try_named(&asked, deadline).await? {
@@ -191,7 +191,7 @@ impl Publisher {
     ) -> Result<(), UnpublishError> {
         let _entry = self.guards.enter(clone).await;
         let spec = volume::ImageSpec::new(self.storage.pool().as_str(), golden::CLONE, clone.as_str());
-        let (node, me, name) = (self.node.clone(), self.lease(volume), clone.clone());
+        let (node, me, name) = (self.node.clone(), self.user(volume), clone.clone());
         let used = blocking(move || -> Result<bool, volume::Error> {
             let used = elsewhere(&node, &spec)?.is_some();
             if !used {
@@ -220,7 +220,7 @@ impl Publisher {
         Ok(())
     }
 
-    fn lease(&self, volume: &str) -> Lease {
+    fn user(&self, volume: &str) -> Lease {
         Lease { node: self.node_name.clone(), volume: volume.to_owned() }
     }
 }

@@ -1,0 +1,189 @@
+//! `kill -9` of the plugin between any two steps: whatever kubelet does then, nothing is left.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use aldaas_csi::proto::csi::NodePublishVolumeRequest;
+use aldaas_testbed::Census;
+use common::{Bed, HELLO, NODE, Plugin, eventually, image};
+
+const LATEST: &[(&str, &str)] = &[("db", "orders:latest")];
+const NAMED: &[(&str, &str)] = &[("db", "orders:latest"), ("clone", "pr-1"), ("ttl", "1s")];
+
+/// Every step of a publish.
+const PUBLISH: &[&str] = &[
+    "golden::after-clone",
+    "golden::after-clone-record",
+    "csi::after-clone",
+    "volume::after-attach",
+    "volume::after-mount",
+    "volume::after-bind",
+    "csi::after-open",
+    "csi::after-target",
+    "csi::after-bind",
+];
+/// Every step of an unpublish.
+const UNPUBLISH: &[&str] = &[
+    "csi::after-unbind",
+    "csi::after-rmdir",
+    "volume::after-unbind",
+    "volume::after-shut-down",
+    "volume::after-unmount",
+    "volume::after-detach",
+    "csi::after-discard",
+    "golden::after-trash",
+    "csi::after-trash",
+    "golden::after-purge",
+];
+
+/// What kubelet does when its call ended with the plugin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    /// It publishes again, and unpublishes when the pod goes.
+    Publish,
+    /// The pod was deleted meanwhile.
+    Unpublish,
+    /// Nothing: the pod is gone, and nobody calls.
+    Silence,
+}
+
+fn bed() -> Bed {
+    let mut bed = Bed::new();
+    bed.plugin.stop();
+    bed.plugin = Plugin::new(bed.scratch.path(), bed.bed.ceph_conf(), bed.pool.name(), NODE)
+        .with(&["--reaper-period", "1s"]);
+    bed
+}
+
+/// Kills the plugin at a step of a publish.
+async fn die_publishing(bed: &mut Bed, point: &str, request: &NodePublishVolumeRequest) {
+    bed.plugin.start_to_die_at(point);
+    let answer = bed.plugin.send(request.clone()).await;
+    assert!(bed.plugin.has_died(Duration::from_secs(10)), "{point} was not reached: {answer:?}");
+    bed.plugin.start(&[]);
+}
+
+async fn go_on(bed: &mut Bed, then: Then, what: &str, volume: &str, request: &NodePublishVolumeRequest) {
+    if then == Then::Publish {
+        bed.plugin.send(request.clone()).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
+        let hello = std::fs::read_to_string(bed.plugin.target(volume).join("hello"));
+        assert_eq!(hello.unwrap_or_else(|error| panic!("{what}: {error}")), HELLO);
+    }
+    if then == Then::Silence {
+        bed.objects.remove_pod(volume);
+    } else {
+        bed.plugin.unpublish(volume).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
+        bed.objects.remove_pod(volume);
+    }
+}
+
+fn settle(bed: &mut Bed, before: &Census, what: &str) {
+    bed.assert_census(before, what);
+    bed.plugin.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_killed_anywhere_is_taken_up_or_taken_back() {
+    let mut bed = bed();
+    bed.plugin.start(&[]);
+    let before = bed.census();
+    bed.plugin.stop();
+    for point in PUBLISH {
+        for then in [Then::Publish, Then::Unpublish, Then::Silence] {
+            let what = format!("killed at {point}, then {then:?}");
+            let request = bed.plugin.request("a", LATEST);
+            bed.objects.add_pod("a", NODE, LATEST);
+            die_publishing(&mut bed, point, &request).await;
+            go_on(&mut bed, then, &what, "a", &request).await;
+            settle(&mut bed, &before, &what);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpublish_killed_anywhere_is_finished_by_the_next_or_by_the_reaper() {
+    let mut bed = bed();
+    bed.plugin.start(&[]);
+    let before = bed.census();
+    bed.plugin.stop();
+    for point in UNPUBLISH {
+        for then in [Then::Unpublish, Then::Silence] {
+            let what = format!("killed at {point}, then {then:?}");
+            bed.objects.add_pod("a", NODE, LATEST);
+            bed.plugin.start_to_die_at(point);
+            let target = bed.plugin.publish("a", LATEST).await.unwrap();
+            std::fs::write(target.join("dirty"), vec![1; 1 << 20]).unwrap();
+            let request = bed.plugin.request("a", LATEST);
+            let answer = bed.plugin.unpublish("a").await;
+            assert!(bed.plugin.has_died(Duration::from_secs(10)), "{point} was not reached: {answer:?}");
+            bed.plugin.start(&[]);
+            go_on(&mut bed, then, &what, "a", &request).await;
+            settle(&mut bed, &before, &what);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_clone_survives_a_kill_anywhere_and_goes_with_its_ttl() {
+    let mut bed = bed();
+    bed.plugin.start(&[]);
+    let before = bed.census();
+    bed.plugin.stop();
+    for point in
+        ["golden::after-clone", "csi::after-clone", "csi::after-lease", "csi::after-open", "csi::after-bind"]
+    {
+        let what = format!("killed at {point}");
+        let request = bed.plugin.request("a", NAMED);
+        bed.objects.add_pod("a", NODE, NAMED);
+        die_publishing(&mut bed, point, &request).await;
+        go_on(&mut bed, Then::Publish, &what, "a", &request).await;
+        settle(&mut bed, &before, &what);
+    }
+    for point in ["csi::after-unbind", "volume::after-unmount", "csi::after-close", "csi::after-drop-lease"] {
+        let what = format!("killed at {point}");
+        bed.objects.add_pod("a", NODE, NAMED);
+        bed.plugin.start_to_die_at(point);
+        let target = bed.plugin.publish("a", NAMED).await.unwrap();
+        std::fs::write(target.join("kept"), "by a").unwrap();
+        let _ = bed.plugin.unpublish("a").await;
+        assert!(bed.plugin.has_died(Duration::from_secs(10)), "{point} was not reached");
+        bed.plugin.start(&[]);
+        let request = bed.plugin.request("a", NAMED);
+        go_on(&mut bed, Then::Unpublish, &what, "a", &request).await;
+        settle(&mut bed, &before, &what);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_killed_while_it_is_prepared_is_taken_up_and_never_half_made() {
+    let mut bed = bed();
+    bed.plugin.start(&[]);
+    let before = bed.census();
+    bed.plugin.stop();
+    let name = image("orders", 9);
+    let own = ("csi.storage.k8s.io/pod.namespace", "aldaas");
+    let account = ("csi.storage.k8s.io/serviceAccount.name", "aldaas-ingest");
+    let text = name.to_string();
+    let asked = [("kind", "build"), ("image", text.as_str()), own, account];
+    for point in [
+        "golden::after-create",
+        "golden::after-begin",
+        "volume::after-mkfs",
+        "volume::after-mount",
+        "csi::after-bind",
+    ] {
+        bed.objects.add_pod("a", NODE, &asked[..2]);
+        let request = bed.plugin.request("a", &asked);
+        die_publishing(&mut bed, point, &request).await;
+        bed.plugin.send(request).await.unwrap_or_else(|status| panic!("{point}: {status:?}"));
+        let target = bed.plugin.target("a");
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0, "{point}");
+        bed.plugin.unpublish("a").await.unwrap();
+        bed.objects.remove_pod("a");
+        eventually("nothing of it is attached", || bed.census().watchers.is_empty());
+        bed.golden.remove_candidate(&name);
+        settle(&mut bed, &before, point);
+    }
+}
