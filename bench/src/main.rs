@@ -9,6 +9,7 @@ mod node_plugin;
 mod run;
 mod sample;
 mod volume;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -32,10 +33,10 @@ struct Cli {
 #[derive(Args)]
 struct ClusterArgs {
     /// Ceph's configuration file
-    #[arg(long, env = "ALDAAS_CEPH_CONF")]
+    #[arg(long, env = "ALDAAS_CEPH_CONF", default_value = "/etc/ceph/ceph.conf")]
     ceph_conf: PathBuf,
     /// The pool
-    #[arg(long)]
+    #[arg(long, default_value = "aldaas")]
     pool: String,
 }
 
@@ -45,6 +46,15 @@ enum Group {
     OneMachine(OneMachine),
     /// Volumes, and the node plugin on them
     NodePlugin(NodePlugin),
+    /// The webhook, which needs no Ceph
+    Webhook(Webhook),
+}
+
+#[derive(Args)]
+struct Webhook {
+    /// The program `aldaas-webhook`
+    #[arg(long)]
+    program: PathBuf,
 }
 
 #[derive(Args)]
@@ -78,6 +88,9 @@ struct NodePlugin {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    if let Group::Webhook(args) = &cli.group {
+        return figure::report(&webhook::measure(&args.program)?, &cli.json);
+    }
     let options = rbd::ConnectOptions {
         conf: Some(cli.cluster.ceph_conf.clone()),
         overrides: vec![("admin_socket".into(), "$run_dir/$cluster-$name.$pid.$cctid.asok".into())],
@@ -106,6 +119,7 @@ fn main() -> anyhow::Result<()> {
             figures.extend(bench.measure(args.database.as_ref(), args.only)?);
             figures
         }
+        Group::Webhook(_) => Vec::new(),
     };
     figure::report(&figures, &cli.json)
 }

@@ -485,8 +485,8 @@ fn objects_of(images: &[&GoldenImage]) -> Value {
         json!({
             "apiVersion": "aldaas.dev/v1alpha1", "kind": "Database", "metadata": {"name": image.name.database()},
             "spec": {
-                "engine": {"name": "postgres", "image": "postgres:15"},
-                "source": {"bucket": "backup", "prefix": "x/"},
+                "engine": {"image": "postgres:15"},
+                "source": {"s3": {"bucket": "backup"}},
                 "storage": {"size": "1Gi"},
                 "access": {"namespaceSelector": {}},
             },

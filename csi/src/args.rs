@@ -29,6 +29,50 @@ pub struct Args {
 pub enum Command {
     /// Serve CSI on a unix socket until told to stop
     Serve(Box<Serve>),
+    /// Say why the clones of this node are kept or go
+    Explain(Explain),
+}
+
+/// Flags of `explain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub struct Explain {
+    /// A volume id, a clone's name, a pod's UID or NAMESPACE/POD; nothing: everything that this node answers for
+    #[arg(default_value = "", hide_default_value = true)]
+    what: String,
+    /// How to print it: table, for people, or json, for programs
+    #[arg(short, long, value_enum, default_value_t = Output::Table, hide_possible_values = true)]
+    output: Output,
+    /// Socket on which the plugin of this node serves CSI
+    #[arg(long, env = "ALDAAS_CSI_ENDPOINT", default_value = ENDPOINT)]
+    endpoint: String,
+}
+
+const ENDPOINT: &str = "unix:///var/lib/kubelet/plugins/csi.aldaas.dev/csi.sock";
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  aldaas-csi explain                     every clone of this node, and why it is kept or goes
+  aldaas-csi explain shop/web-7d9f-x2x   the clones of one pod";
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+impl Explain {
+    /// Asks the plugin, and prints what it says.
+    ///
+    /// # Errors
+    /// When it does not run, or knows nothing of it.
+    pub fn run(self) -> Result<()> {
+        let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+        let (endpoint, as_json) = (socket(&self.endpoint)?, self.output == Output::Json);
+        let said = runtime.block_on(crate::reaper::explain::ask(&endpoint, &self.what, as_json))?;
+        print!("{said}");
+        Ok(())
+    }
 }
 
 /// Flags of `serve`.
@@ -38,7 +82,7 @@ pub struct Serve {
     #[arg(
         long,
         env = "ALDAAS_CSI_ENDPOINT",
-        default_value = "unix:///var/lib/kubelet/plugins/csi.aldaas.dev/csi.sock",
+        default_value = ENDPOINT,
         help_heading = "kubelet"
     )]
     endpoint: String,

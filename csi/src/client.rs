@@ -8,6 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::proto::csi::identity_client::IdentityClient;
 use crate::proto::csi::node_client;
+use crate::proto::explain::explain_client::ExplainClient;
 
 /// The calls on volumes.
 pub type NodeClient = node_client::NodeClient<Channel>;
@@ -30,4 +31,9 @@ pub fn channel(socket: &Path) -> Channel {
         let socket = socket.clone();
         async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
     }))
+}
+
+/// The Explain service behind a unix socket.
+pub fn explain(socket: &Path) -> ExplainClient<Channel> {
+    ExplainClient::new(channel(socket))
 }

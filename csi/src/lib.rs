@@ -20,11 +20,13 @@ pub mod failpoints;
 pub mod grpc;
 pub mod guard;
 pub mod http;
+pub mod idle;
 pub mod kubernetes;
 pub mod metrics;
 pub mod objects;
 pub mod ports;
 pub mod publish;
+pub mod reaper;
 pub mod registration;
 pub mod removal;
 pub mod run;
@@ -46,6 +48,10 @@ pub mod proto {
     /// kubelet's plugin registration, version 1.
     pub mod registration {
         tonic::include_proto!("pluginregistration");
+    }
+    /// Our own: why a clone is kept or goes.
+    pub mod explain {
+        tonic::include_proto!("aldaas.v1");
     }
 }
 

@@ -8,6 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     aldaas_csi::failpoints::set_up();
+    // The one TLS library of this program, whatever its dependencies bring along. An error means that it is set already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
         .init();
     let ended = match args.command {
         Command::Serve(serve) => serve.config().and_then(aldaas_csi::run),
+        Command::Explain(explain) => explain.run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

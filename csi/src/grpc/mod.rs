@@ -22,6 +22,8 @@ use tonic::transport::Server;
 
 use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
+use crate::proto::explain::explain_server::ExplainServer;
+use crate::reaper::explain::ExplainService;
 
 /// Serves CSI until `stop`, then lets the calls that run end.
 ///
@@ -31,12 +33,14 @@ pub async fn serve(
     listener: UnixListener,
     identity: identity::IdentityService,
     node: node::NodeService,
+    explain: ExplainService,
     stop: CancellationToken,
 ) -> Result<()> {
     let calls = node.calls.clone();
     Server::builder()
         .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(node))
+        .add_service(ExplainServer::new(explain))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
         .await
         .context("serve CSI")?;

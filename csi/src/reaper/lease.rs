@@ -2,7 +2,6 @@
 //! Kubernetes says.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aldaas_api::{CloneName, volume_id};
 use aldaas_golden::{self as golden, Lease, Terms};
@@ -13,13 +12,13 @@ use super::Reaper;
 use crate::blocking::blocking;
 use crate::publish::named::NAMED_TTL;
 
-/// How often: several times in a lease.
-const PERIOD: Duration = Duration::from_secs(22);
+/// How often a lease is renewed before it would run out.
+const RENEWALS: u32 = 4;
 
 impl Reaper {
     /// Renews leases until `stop`.
     pub async fn keep_leases(self: Arc<Self>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(PERIOD);
+        let mut ticks = tokio::time::interval(self.parts.lease / RENEWALS);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -53,7 +52,7 @@ impl Reaper {
     async fn renew(&self, name: &CloneName) {
         // Whoever is at it takes the lease, or drops it, by itself.
         let Some(_entry) = self.parts.guards.try_enter(name) else { return };
-        let (name, here) = (name.clone(), self.parts.node_name.clone());
+        let (name, here, lease) = (name.clone(), self.parts.node_name.clone(), self.parts.lease);
         let image = name.clone();
         let renewed = self.parts.storage.run(move |store| {
             let clone = match store.find_clone(&name) {
@@ -62,8 +61,8 @@ impl Reaper {
             };
             match clone.record.pod {
                 Some(user) if user.node == here => {
-                    let lease = Lease { node: user.node, volume: user.volume };
-                    store.take_lease(&clone.id, &lease, &Terms::with_ttl(user.ttl.unwrap_or(NAMED_TTL)))
+                    let me = Lease { node: user.node, volume: user.volume };
+                    store.take_lease(&clone.id, &me, &Terms { lease, ttl: user.ttl.unwrap_or(NAMED_TTL) })
                 }
                 _ => Ok(()),
             }

@@ -65,6 +65,8 @@ pub struct Parts {
     pub kubelet_dir: PathBuf,
     /// How often it looks.
     pub period: Duration,
+    /// How long a node may be silent before others may take its named clones.
+    pub lease: Duration,
 }
 
 /// Takes away what nobody needs.

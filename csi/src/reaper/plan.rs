@@ -43,10 +43,10 @@ pub fn plan(observed: &Observed, memory: &mut Memory, now: Duration, grace: Dura
         decisions.extend(clones.iter().map(|clone| judge.clone(clone)));
         decisions.extend(observed.volumes.iter().filter_map(|volume| judge.volume(volume)));
         decisions.extend(judge.trash());
-        let busy: HashSet<PathBuf> =
-            decisions.iter().filter_map(Decision::targets).flatten().cloned().collect();
-        let alone = observed.targets.iter().filter(|target| !busy.contains(&target.path));
-        decisions.extend(alone.filter_map(|target| judge.target(target)));
+        let used =
+            decisions.iter().filter(|decision| matches!(decision.state, State::Published | State::Idle));
+        let used: HashSet<Subject> = used.map(|decision| decision.subject.clone()).collect();
+        decisions.extend(observed.targets.iter().filter_map(|target| judge.target(target, &used)));
     }
     let next = std::mem::take(&mut judge.since);
     memory.since = next;
@@ -313,14 +313,21 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A target that does not go with a clone or volume: its pod is gone, and the volume is another pod's, or gone.
-    fn target(&mut self, target: &SeenTarget) -> Option<Decision> {
+    /// A target of a pod that is gone. It goes with its clone or volume, unless that is another pod's by now, or is gone.
+    fn target(&mut self, target: &SeenTarget, used: &HashSet<Subject>) -> Option<Decision> {
         let (uid, handle) = (target.pod_uid()?, target.handle()?);
         if self.observed.pods.is_err() || self.by_uid.contains_key(uid) {
             return None;
         }
-        // An empty directory is ours if kubelet noted it so; the one of a clone that is there goes with the clone.
-        if target.holds.is_none() && (!target.noted || self.names.contains(&handle)) {
+        let is_alone = match &target.holds {
+            // An empty directory is ours if kubelet noted it so.
+            None => target.noted && !self.names.contains(&handle),
+            Some(spec) => match spec.image.parse() {
+                Ok(name) if self.names.contains(&name) => used.contains(&Subject::Clone(name)),
+                _ => used.contains(&Subject::Volume(spec.clone())),
+            },
+        };
+        if !is_alone {
             return None;
         }
         let subject = Subject::Target(target.path.clone());

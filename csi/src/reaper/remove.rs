@@ -177,7 +177,7 @@ impl Reaper {
     async fn other_user(&self, name: &CloneName, user: Option<&PodUse>) -> Result<Option<String>, RunError> {
         let spec = ImageSpec::new(self.parts.storage.pool().as_str(), golden::CLONE, name.as_str());
         let node = self.parts.node.clone();
-        let is_here = blocking(move || node.find(&spec)).await?.is_some_and(|found| found.device.is_some());
+        let is_here = blocking(move || node.find(&spec)).await?.is_some();
         let (name, user) = (name.clone(), user.cloned());
         let found = self.parts.storage.run(move |store| {
             let clone = match store.find_clone(&name) {

@@ -145,7 +145,8 @@ fn to_look_at(decision: &Decision) -> Option<&aldaas_api::CloneName> {
 fn log(decision: &Decision) {
     let Decision { subject, state, reason, user, .. } = decision;
     let user = user.clone().unwrap_or_default();
-    let trivial = decision.action.is_none() && matches!(state, State::Published | State::Kept);
+    let trivial = decision.action.is_none() && matches!(state, State::Published | State::Kept)
+        || *reason == super::Reason::Trash(0);
     let line = format_args!("{subject}: {reason}").to_string();
     let (state, verdict) = (state.as_str(), decision.verdict());
     if trivial {
