@@ -80,7 +80,7 @@ mod tests {
         let io = Io { read: 1, written: 2 };
         let tracks = Tracks::from([(
             "a".parse().unwrap(),
-            Track { since: Duration::from_millis(1500), io, last: io },
+            Track { since: Some(Duration::from_millis(1500)), io, last: io },
         )]);
         file.save(&tracks).unwrap();
         assert_eq!(File::new(dir.path()).load(), tracks);
