@@ -18,17 +18,17 @@ use crate::common::program::{Webhook, config, until};
 use crate::common::tls::Caller;
 use crate::reviews::review;
 
-const HOUR: Policy = Policy {
+pub const HOUR: Policy = Policy {
     authority: Duration::from_secs(7200),
     certificate: Duration::from_secs(3600),
     overlap: Duration::from_secs(60),
 };
 
-fn names() -> Vec<String> {
+pub fn names() -> Vec<String> {
     vec!["127.0.0.1".to_owned()]
 }
 
-fn store(dir: &Path, pair: &Pair) {
+pub fn store(dir: &Path, pair: &Pair) {
     // The key first, as one file after the other: in between they do not go together.
     fs::write(dir.join("tls.key"), &pair.key).unwrap();
     fs::write(dir.join("tls.crt"), &pair.certificate).unwrap();
@@ -36,7 +36,7 @@ fn store(dir: &Path, pair: &Pair) {
 }
 
 /// A kubeconfig of an API server that is not there.
-fn nowhere(dir: &Path) -> std::path::PathBuf {
+pub fn nowhere(dir: &Path) -> std::path::PathBuf {
     let file = dir.join("kubeconfig");
     let text = "apiVersion: v1\nkind: Config\ncurrent-context: x\nclusters: [{name: x, cluster: {server: 'http://127.0.0.1:1'}}]\n\
                 contexts: [{name: x, context: {cluster: x, user: x}}]\nusers: [{name: x, user: {}}]\n";
