@@ -55,6 +55,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let mut tasks = JoinSet::new();
     let (directory, cluster) = kubernetes(&config, &mut tasks, &stop).await?;
     let plugin = Plugin::new(&config, directory, cluster)?;
+    plugin.publisher.tidy();
     let listener = grpc::bind(&config.endpoint).await?;
     // kubelet calls as soon as it knows of us, so the socket is there first.
     let registration = register(&config, &mut tasks, &stop)?;

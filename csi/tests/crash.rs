@@ -52,8 +52,13 @@ enum Then {
 fn bed() -> Bed {
     let mut bed = Bed::new();
     bed.plugin.stop();
-    bed.plugin = Plugin::new(bed.scratch.path(), bed.bed.ceph_conf(), bed.pool.name(), NODE)
-        .with(&["--reaper-period", "1s"]);
+    bed.plugin = Plugin::new(bed.scratch.path(), bed.bed.ceph_conf(), bed.pool.name(), NODE).with(&[
+        "--reaper-period",
+        "1s",
+        "--lease",
+        "2s",
+    ]);
+    bed.plugin.make_pod_dir("a");
     bed
 }
 

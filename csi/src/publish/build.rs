@@ -37,6 +37,8 @@ impl Publisher {
                 other => return other,
             }
             // The marker is written last: an earlier try was killed while it made the file system. mkfs is for what is blank.
+            let (node, spec) = (self.node.clone(), self.spec_of(request));
+            blocking(move || node.close(&spec)).await?;
             let (name, used) = (image.clone(), self.pod_use(request, None));
             self.storage.run(move |store| store.discard_blank(&name, &used)).await?;
             self.ensure_blank(request, image, database).await?;

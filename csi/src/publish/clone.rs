@@ -67,7 +67,7 @@ impl Publisher {
         let clone = match made {
             Ok(made) => made.clone,
             Err(error) => {
-                self.settle();
+                self.tidy();
                 return Err(error);
             }
         };
@@ -76,8 +76,8 @@ impl Publisher {
         self.open(self.spec_of(request), &clone.record.golden_image, how, database).await
     }
 
-    /// Ends what was started for an attach that did not come.
-    fn settle(&self) {
+    /// Ends what was started for an attach that did not come, by this process or by one that was killed.
+    pub fn tidy(&self) {
         let node = self.node.clone();
         tokio::spawn(blocking(move || {
             if let Err(error) = node.settle() {

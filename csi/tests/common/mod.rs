@@ -226,7 +226,19 @@ impl Plugin {
 
     /// Where kubelet would want a volume of this id.
     pub fn target(&self, volume: &str) -> PathBuf {
-        self.kubelet.join("pods").join(format!("{volume}-mount"))
+        match self.volume_dir(volume) {
+            dir if dir.exists() => dir.join("mount"),
+            _ => self.kubelet.join("pods").join(format!("{volume}-mount")),
+        }
+    }
+
+    /// Makes the directories that kubelet itself makes for a pod's volume; its targets are there from then on.
+    pub fn make_pod_dir(&self, volume: &str) {
+        std::fs::create_dir_all(self.volume_dir(volume)).unwrap();
+    }
+
+    fn volume_dir(&self, volume: &str) -> PathBuf {
+        self.kubelet.join("pods").join(volume).join("volumes/kubernetes.io~csi/db")
     }
 
     /// What kubelet would ask for: `attributes` are the volume's own, in the pod `pod` of the namespace `shop`.
