@@ -61,7 +61,7 @@ pub enum Denial {
         /// The database.
         database: DatabaseName,
         /// The image.
-        image: GoldenImageName,
+        image: Box<GoldenImageName>,
         /// Why not.
         why: String,
         /// The newest that can.
@@ -157,7 +157,7 @@ pub enum Denial {
         /// Its image.
         image: String,
         /// The golden image.
-        golden: GoldenImageName,
+        golden: Box<GoldenImageName>,
         /// The version that made it.
         needs: u32,
     },

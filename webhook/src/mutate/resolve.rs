@@ -92,7 +92,7 @@ fn this_one(
         None => "does not exist".to_owned(),
     };
     let ready = scene.catalogue.ready(database).take(NAMED).map(|(name, _)| name.clone()).collect();
-    Err(Denial::ImageNotReady { database: database.clone(), image: image.clone(), why, ready })
+    Err(Denial::ImageNotReady { database: database.clone(), image: Box::new(image.clone()), why, ready })
 }
 
 /// Compares the engine's version in the container with the image's: a warning, or a denial, as the database wants it.
@@ -109,7 +109,7 @@ pub fn version(container: &Container, clone: &Resolved) -> Result<Option<String>
         kind: clone.database.engine,
         has,
         image: container.image.clone(),
-        golden: clone.image.clone(),
+        golden: Box::new(clone.image.clone()),
         needs,
     };
     match clone.database.mismatch {

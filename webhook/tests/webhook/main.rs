@@ -1,4 +1,5 @@
 //! The webhook: what it makes of pods, what it answers to whatever comes, its certificates, and all of it at a real API server.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 
