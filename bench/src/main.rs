@@ -6,6 +6,7 @@
 mod clones;
 mod figure;
 mod node_plugin;
+mod reaper;
 mod run;
 mod sample;
 mod volume;
@@ -114,6 +115,9 @@ fn main() -> anyhow::Result<()> {
                 figures.extend(
                     tokio::runtime::Runtime::new()?.block_on(node_plugin::measure(&bed, &cluster, &store))?,
                 );
+            }
+            if args.only.is_none_or(|only| only == volume::Part::Reaper) {
+                figures.extend(reaper::measure(conf, &cluster, &args.run_dir)?);
             }
             let bench = volume::Bench::new(&store, conf, &programs.join("aldaas-fuse"), &args.run_dir)?;
             figures.extend(bench.measure(args.database.as_ref(), args.only)?);

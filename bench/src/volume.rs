@@ -20,6 +20,8 @@ use crate::figure::Figure;
 pub enum Part {
     /// The plugin itself
     Plugin,
+    /// The reaper
+    Reaper,
     /// Throughput
     Fio,
     /// A hundred volumes

@@ -2,7 +2,7 @@
 //!
 //! Two things are seen: established TCP connections to the engine's port in the pod's network namespace ([`tcp`]), and block
 //! I/O of the clone's device beyond what an engine does by itself ([`block`]). What can't be seen counts as in use. Time is
-//! elapsed time of this machine since it was started, kept over restarts of the plugin in a small file ([`file`]).
+//! elapsed time of this machine since it was started, kept over restarts of the plugin in a small file ([`file`](mod@file)).
 //!
 //! [`Sampler`] looks; [`advance`] decides, and is pure.
 
