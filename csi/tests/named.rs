@@ -89,7 +89,7 @@ async fn a_dead_nodes_named_clone_is_fenced_when_its_lease_is_over_and_nothing_e
         begun.elapsed()
     );
     assert_eq!(std::fs::read_to_string(target.join("synced")).unwrap(), "by a");
-    cut_off.is_cut_off();
+    cut_off.expect_cut_off();
     unharmed.goes_on();
     unharmed.stop();
     // The node comes back, and its pods go.

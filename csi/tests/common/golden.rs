@@ -41,7 +41,7 @@ impl Golden {
     }
 
     pub fn build_of(&self, database: &str, second: i64) -> GoldenImageName {
-        self.build_as(database, second, |name| marker(name))
+        self.build_as(database, second, marker)
     }
 
     /// One whose file system carries another image's marker.
@@ -65,7 +65,7 @@ impl Golden {
 
     /// One that is sealed and not verified.
     pub fn sealed(&self, second: i64) -> Candidate {
-        self.seal("orders", second, |name| marker(name))
+        self.seal("orders", second, marker)
     }
 
     fn seal(&self, database: &str, second: i64, marker: impl Fn(&GoldenImageName) -> Marker) -> Candidate {

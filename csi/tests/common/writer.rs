@@ -44,7 +44,7 @@ impl Writer {
     }
 
     /// Waits until a write fails.
-    pub fn is_cut_off(mut self) {
+    pub fn expect_cut_off(mut self) {
         self.thread.take().unwrap().join().unwrap().unwrap_err();
     }
 
