@@ -84,8 +84,9 @@ impl Remover {
         Ok(Removed::Gone)
     }
 
-    fn quarantined(&self, clone: &CloneName, why: String) -> Removed {
-        tracing::warn!(image = %clone, why, "quarantined: somebody still holds a clone that is to go; it is tried again");
+    /// Notes that an image could not be let go because somebody holds it.
+    pub(crate) fn quarantined(&self, image: &impl std::fmt::Display, why: String) -> Removed {
+        tracing::warn!(image = %image, why, "quarantined: somebody still holds a volume that is to go; it is tried again");
         self.metrics.quarantined();
         Removed::Quarantined { why }
     }

@@ -24,7 +24,7 @@ const PUBLISH: &[&str] = &[
     "csi::after-target",
     "csi::after-bind",
 ];
-/// Every step of an unpublish.
+/// Every step of an unpublish. Those that leave something in the trash come last: a reaper that purges it passes them too.
 const UNPUBLISH: &[&str] = &[
     "csi::after-unbind",
     "csi::after-rmdir",
@@ -33,9 +33,9 @@ const UNPUBLISH: &[&str] = &[
     "volume::after-unmount",
     "volume::after-detach",
     "csi::after-discard",
-    "golden::after-trash",
-    "csi::after-trash",
     "golden::after-purge",
+    "csi::after-trash",
+    "golden::after-trash",
 ];
 
 /// What kubelet does when its call ended with the plugin.
@@ -45,8 +45,6 @@ enum Then {
     Publish,
     /// The pod was deleted meanwhile.
     Unpublish,
-    /// Nothing: the pod is gone, and nobody calls.
-    Silence,
 }
 
 fn bed() -> Bed {
@@ -59,6 +57,7 @@ fn bed() -> Bed {
         "2s",
     ]);
     bed.plugin.make_pod_dir("a");
+    (0..UNPUBLISH.len()).for_each(|n| bed.plugin.make_pod_dir(&format!("a{n}")));
     bed
 }
 
@@ -70,18 +69,32 @@ async fn die_publishing(bed: &mut Bed, point: &str, request: &NodePublishVolumeR
     bed.plugin.start(&[]);
 }
 
-async fn go_on(bed: &mut Bed, then: Then, what: &str, volume: &str, request: &NodePublishVolumeRequest) {
+async fn go_on(bed: &mut Bed, then: Then, what: &str, request: &NodePublishVolumeRequest) {
     if then == Then::Publish {
         bed.plugin.send(request.clone()).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
-        let hello = std::fs::read_to_string(bed.plugin.target(volume).join("hello"));
+        let hello = std::fs::read_to_string(bed.plugin.target("a").join("hello"));
         assert_eq!(hello.unwrap_or_else(|error| panic!("{what}: {error}")), HELLO);
     }
-    if then == Then::Silence {
-        bed.objects.remove_pod(volume);
-    } else {
-        bed.plugin.unpublish(volume).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
-        bed.objects.remove_pod(volume);
+    bed.plugin.unpublish("a").await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
+    bed.objects.remove_pod("a");
+}
+
+/// Publishes, and kills the plugin at a step of the unpublish.
+async fn die_unpublishing(bed: &mut Bed, point: &str, volume: &str, attributes: &[(&str, &str)]) {
+    bed.plugin.start_to_die_at(point);
+    let target = bed.plugin.publish(volume, attributes).await.unwrap();
+    std::fs::write(target.join("dirty"), vec![1; 1 << 20]).unwrap();
+    let answer = bed.plugin.unpublish(volume).await;
+    assert!(bed.plugin.has_died(Duration::from_secs(10)), "{point} was not reached: {answer:?}");
+    bed.plugin.start(&[]);
+}
+
+/// All pods are gone, and nobody calls.
+fn silence(bed: &mut Bed, before: &Census) {
+    for n in 0..UNPUBLISH.len() {
+        bed.objects.remove_pod(&format!("a{n}"));
     }
+    bed.assert_census(before, "in silence");
 }
 
 fn settle(bed: &mut Bed, before: &Census, what: &str) {
@@ -96,15 +109,24 @@ async fn a_publish_killed_anywhere_is_taken_up_or_taken_back() {
     let before = bed.census();
     bed.plugin.stop();
     for point in PUBLISH {
-        for then in [Then::Publish, Then::Unpublish, Then::Silence] {
+        for then in [Then::Publish, Then::Unpublish] {
             let what = format!("killed at {point}, then {then:?}");
             let request = bed.plugin.request("a", LATEST);
             bed.objects.add_pod("a", NODE, LATEST);
             die_publishing(&mut bed, point, &request).await;
-            go_on(&mut bed, then, &what, "a", &request).await;
+            go_on(&mut bed, then, &what, &request).await;
             settle(&mut bed, &before, &what);
         }
     }
+    for (n, point) in PUBLISH.iter().enumerate() {
+        let volume = format!("a{n}");
+        bed.objects.add_pod(&volume, NODE, LATEST);
+        let request = bed.plugin.request(&volume, LATEST);
+        die_publishing(&mut bed, point, &request).await;
+        bed.plugin.stop();
+    }
+    bed.plugin.start(&[]);
+    silence(&mut bed, &before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,20 +136,21 @@ async fn an_unpublish_killed_anywhere_is_finished_by_the_next_or_by_the_reaper()
     let before = bed.census();
     bed.plugin.stop();
     for point in UNPUBLISH {
-        for then in [Then::Unpublish, Then::Silence] {
-            let what = format!("killed at {point}, then {then:?}");
-            bed.objects.add_pod("a", NODE, LATEST);
-            bed.plugin.start_to_die_at(point);
-            let target = bed.plugin.publish("a", LATEST).await.unwrap();
-            std::fs::write(target.join("dirty"), vec![1; 1 << 20]).unwrap();
-            let request = bed.plugin.request("a", LATEST);
-            let answer = bed.plugin.unpublish("a").await;
-            assert!(bed.plugin.has_died(Duration::from_secs(10)), "{point} was not reached: {answer:?}");
-            bed.plugin.start(&[]);
-            go_on(&mut bed, then, &what, "a", &request).await;
-            settle(&mut bed, &before, &what);
-        }
+        let what = format!("killed at {point}");
+        bed.objects.add_pod("a", NODE, LATEST);
+        die_unpublishing(&mut bed, point, "a", LATEST).await;
+        let request = bed.plugin.request("a", LATEST);
+        go_on(&mut bed, Then::Unpublish, &what, &request).await;
+        settle(&mut bed, &before, &what);
     }
+    for (n, point) in UNPUBLISH.iter().enumerate() {
+        let volume = format!("a{n}");
+        bed.objects.add_pod(&volume, NODE, LATEST);
+        die_unpublishing(&mut bed, point, &volume, LATEST).await;
+        bed.plugin.stop();
+    }
+    bed.plugin.start(&[]);
+    silence(&mut bed, &before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,22 +166,19 @@ async fn a_named_clone_survives_a_kill_anywhere_and_goes_with_its_ttl() {
         let request = bed.plugin.request("a", NAMED);
         bed.objects.add_pod("a", NODE, NAMED);
         die_publishing(&mut bed, point, &request).await;
-        go_on(&mut bed, Then::Publish, &what, "a", &request).await;
-        settle(&mut bed, &before, &what);
+        go_on(&mut bed, Then::Publish, &what, &request).await;
+        bed.plugin.stop();
     }
     for point in ["csi::after-unbind", "volume::after-unmount", "csi::after-close", "csi::after-drop-lease"] {
         let what = format!("killed at {point}");
         bed.objects.add_pod("a", NODE, NAMED);
-        bed.plugin.start_to_die_at(point);
-        let target = bed.plugin.publish("a", NAMED).await.unwrap();
-        std::fs::write(target.join("kept"), "by a").unwrap();
-        let _ = bed.plugin.unpublish("a").await;
-        assert!(bed.plugin.has_died(Duration::from_secs(10)), "{point} was not reached");
-        bed.plugin.start(&[]);
+        die_unpublishing(&mut bed, point, "a", NAMED).await;
         let request = bed.plugin.request("a", NAMED);
-        go_on(&mut bed, Then::Unpublish, &what, "a", &request).await;
-        settle(&mut bed, &before, &what);
+        go_on(&mut bed, Then::Unpublish, &what, &request).await;
+        bed.plugin.stop();
     }
+    bed.plugin.start(&[]);
+    settle(&mut bed, &before, "when its TTL is over");
 }
 
 #[tokio::test(flavor = "multi_thread")]

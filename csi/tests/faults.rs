@@ -48,18 +48,15 @@ struct Holder(Child);
 
 impl Holder {
     fn of(target: &std::path::Path, unshare: bool) -> Self {
-        let mut command = match unshare {
-            true => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "--propagation", "private", "sleep", "1000"]);
-                command
-            }
-            false => {
-                let mut command = Command::new("sleep");
-                command.arg("1000").current_dir(target);
-                command
-            }
-        };
+        let mut command = Command::new(if unshare { "unshare" } else { "sleep" });
+        if unshare {
+            // A copy of all mounts of the machine, of which those that other tests work with are let go at once.
+            let script = r#"awk '{print $5}' /proc/self/mountinfo | grep "/s/[0-9]*-[0-9]*/" | grep -vF "$1" | tac |
+                xargs -r -n1 umount -l; exec sleep 1000"#;
+            command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(target);
+        } else {
+            command.arg("1000").current_dir(target);
+        }
         let holder = Self(command.spawn().unwrap());
         // It holds nothing before it has come to sleep.
         let comm = format!("/proc/{}/comm", holder.0.id());

@@ -15,7 +15,10 @@ const LATEST: &[(&str, &str)] = &[("db", "orders:latest")];
 async fn with_ceph_away_kubelet_is_told_to_come_again_and_afterwards_all_is_well() {
     let cluster = Testbed::own_cluster_without_s3();
     let (pool, scratch) = (cluster.fresh_pool(), cluster.scratch());
-    let _objects = Objects::new(scratch.path());
+    let mut objects = Objects::new(scratch.path());
+    for pod in ["a", "b", "c"] {
+        objects.add_pod(pod, common::NODE, LATEST);
+    }
     let golden = Golden::new(cluster.ceph_conf(), pool.name(), &scratch.path().join("build"));
     golden.build(1);
     let mut plugin = Plugin::new(scratch.path(), cluster.ceph_conf(), pool.name(), common::NODE).with(&[

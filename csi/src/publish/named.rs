@@ -199,8 +199,15 @@ impl Publisher {
             }
             Ok(used)
         });
-        if used.await? {
-            return Ok(());
+        match used.await {
+            Ok(false) => {}
+            Ok(true) => return Ok(()),
+            // The pod goes all the same. The lease stays while the clone is attached: nobody else writes to it meanwhile.
+            Err(error) if error.is_busy() => {
+                self.remover.quarantined(clone, error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         }
         fail_point!("csi::after-close");
         let dropped = self.storage.run(move |store| {

@@ -97,16 +97,23 @@ impl Publisher {
 
     /// A build is unmounted with everything written, and its free space given back; the image stays.
     pub(crate) async fn let_go_of_build(&self, spec: &volume::ImageSpec) -> Result<(), UnpublishError> {
-        let (node, spec) = (self.node.clone(), spec.clone());
+        let (node, image) = (self.node.clone(), spec.clone());
         let closed = blocking(move || -> Result<(), volume::Error> {
-            if elsewhere(&node, &spec)?.is_some() {
+            if elsewhere(&node, &image)?.is_some() {
                 return Ok(());
             }
-            if let Err(error) = node.trim(&spec) {
-                tracing::info!(image = %spec, %error, "not trimmed");
+            if let Err(error) = node.trim(&image) {
+                tracing::info!(%image, %error, "not trimmed");
             }
-            node.close(&spec)
+            node.close(&image)
         });
-        Ok(closed.await?)
+        match closed.await {
+            // The pod goes all the same; nobody seals what is still open.
+            Err(error) if error.is_busy() => {
+                self.remover.quarantined(spec, error.to_string());
+                Ok(())
+            }
+            other => Ok(other?),
+        }
     }
 }

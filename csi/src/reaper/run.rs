@@ -50,6 +50,8 @@ impl Reaper {
                 "failed"
             }
         };
+        // A plugin that was killed while it got ready to attach leaves a server that serves nothing.
+        self.parts.publisher.tidy();
         self.parts.metrics.reaper_pass(outcome, started.elapsed());
     }
 

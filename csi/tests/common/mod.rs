@@ -158,6 +158,10 @@ impl Plugin {
     pub fn start(&mut self, envs: &[(&str, &str)]) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let mut command = Command::new(Testbed::program("aldaas-csi"));
+        if !self.command.iter().any(|flag| flag == "--reaper-period") {
+            // Most tests make no pods: the reaper would take their volumes for what nobody needs.
+            command.env("ALDAAS_REAPER_PERIOD", "1h");
+        }
         command.args(&self.command).envs(envs.iter().copied()).stdin(Stdio::null());
         self.child = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         let begun = Instant::now();
