@@ -88,7 +88,7 @@ impl Index {
     }
 
     /// How long ago the API server last proved that what is known of a kind is current. While a watch runs it is no more than
-    /// [`watch::PROOF`]; none: it was never known.
+    /// 45 seconds; none: it was never known.
     pub fn age(&self, kind: Watched) -> Option<Duration> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize];
         current.map(|at| at.elapsed())
