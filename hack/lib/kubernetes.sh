@@ -6,6 +6,7 @@
 
 KUBE_VERSION=1.20.2
 KUBE_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/aldaas/kubernetes-$KUBE_VERSION
+# shellcheck disable=SC2034 # for hack/kube
 KUBE_PROGRAMS=(kube-apiserver etcd)
 
 # Prints the directory that holds both programs; fails when there is none.
@@ -74,6 +75,7 @@ compile_kube() {
   local root=$PWD/root
   mkdir -p shims home source/.go/src/k8s.io
   # The makefiles call rsync only to copy a program that was built.
+  # shellcheck disable=SC2016 # the shim's own arguments
   printf '#!/bin/sh\nexec install -m 755 "$2" "$3"\n' >shims/rsync
   chmod +x shims/rsync
   ln -s ../../.. source/.go/src/k8s.io/kubernetes
@@ -83,6 +85,6 @@ compile_kube() {
     nice -n 10 make -C source WHAT=cmd/kube-apiserver GOLDFLAGS='-s -w'
   mkdir bin
   install -m 755 source/_output/bin/kube-apiserver root/usr/bin/etcd bin
-  rm -rf "$KUBE_CACHE/bin"
+  rm -rf "${KUBE_CACHE:?}/bin"
   mv bin "$KUBE_CACHE/bin"
 }
