@@ -6,7 +6,7 @@ mod common;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use common::{Bed, HELLO, Plugin, code, eventually, is_mounted};
+use common::{Bed, HELLO, Plugin, Writer, code, eventually, is_mounted};
 use tonic::Code;
 
 const LATEST: &[(&str, &str)] = &[("db", "orders:latest")];
@@ -99,20 +99,26 @@ async fn without_a_loop_device_to_be_had_kubelet_is_asked_to_come_again() {
 async fn a_full_pool_is_told_at_once_and_no_pod_is_kept_for_it() {
     let bed = Bed::new();
     let before = bed.census();
+    bed.plugin.publish("a", LATEST).await.unwrap();
+    let writer = Writer::start(&bed.plugin.target("a").join("log"));
+    writer.goes_on();
     let quota = |objects: &str| {
         bed.bed.ceph(["osd", "pool", "set-quota", bed.pool.name(), "max_objects", objects]);
     };
     quota("1");
-    // The monitors learn some seconds later how much there is. Nothing is mounted meanwhile: its writes would wait for space.
+    // The monitors learn some seconds later how much there is.
     eventually("the pool is full", || {
         let pools = bed.bed.ceph(["osd", "pool", "ls", "detail"]);
         pools.lines().any(|line| line.contains(bed.pool.name()) && line.contains("full_quota"))
     });
+    // The pod's writes fail, as on a full disk, and do not wait.
+    tokio::task::block_in_place(|| writer.expect_cut_off());
     let begun = Instant::now();
     let refused = bed.plugin.publish("b", LATEST).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     bed.plugin.unpublish("b").await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    bed.plugin.unpublish("a").await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     quota("0");
     bed.assert_census(&before, "after unpublish in a full pool");
 }

@@ -149,6 +149,10 @@ fn map_command(spec: &ImageSpec, how: How, user: &str, access: &Access) -> Strin
     if how.own_client {
         options.push(NO_SHARE.to_owned());
     }
+    if !how.read_only {
+        // A full pool is an error, as a full disk is: a write that waited for space would hold up its unmount, too.
+        options.push("abort_on_full".to_owned());
+    }
     // A writer holds the image's lock for as long as it is mapped: a second writer is refused, not taken turns with.
     options.push(if how.read_only { "ro" } else { "exclusive" }.to_owned());
     format!("{} {} {} {} -", access.monitors, options.join(","), spec.pool, spec.image)
@@ -197,7 +201,7 @@ mod tests {
         let spec = ImageSpec::new("aldaas", "clone", "csi-1");
         assert_eq!(
             map_command(&spec, How::writable(), "admin", &access(Some("c2Vj"), false)),
-            "10.0.0.1:6789 name=admin,secret=c2Vj,_pool_ns=clone,exclusive aldaas csi-1 -"
+            "10.0.0.1:6789 name=admin,secret=c2Vj,_pool_ns=clone,abort_on_full,exclusive aldaas csi-1 -"
         );
         let plain = ImageSpec::new("rbd", "", "x");
         assert_eq!(

@@ -210,7 +210,8 @@ impl Images {
         let own_client = own_client.then(|| clients.own()).transpose()?;
         let cluster = own_client.as_ref().map_or(clients.shared(), |own| &own.cluster);
         let pool = cluster.pool(&rbd::PoolName::new(&spec.pool)?).map_err(|e| no_pool(spec, e))?;
-        let namespace = pool.namespace(&spec.namespace)?;
+        // A full pool is an error, as a full disk is: a write that waited for space would hold up its unmount, too.
+        let namespace = pool.namespace(&spec.namespace)?.fail_when_full()?;
         let name = rbd::ImageName::new(&spec.image)?;
         let image = if read_only { namespace.open_read_only(&name)? } else { namespace.open(&name)? };
         if !read_only && image.features()? & rbd::features::EXCLUSIVE_LOCK != 0 {
