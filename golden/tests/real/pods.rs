@@ -328,7 +328,11 @@ fn any_number_may_purge_at_once_and_none_of_them_dies_of_it() {
     std::thread::scope(|scope| {
         for store in [bed.store.clone(), bed.store.clone(), bed.other_store(), bed.other_store()] {
             let trashed = &trashed;
-            scope.spawn(move || trashed.iter().map(|one| store.purge_clone(one).unwrap()).count());
+            scope.spawn(move || {
+                for one in trashed {
+                    store.purge_clone(one).unwrap();
+                }
+            });
             scope.spawn(|| bed.store.purge().unwrap());
         }
     });
