@@ -190,7 +190,7 @@ impl Database {
         let spec = object.spec;
         let selector = spec.access.namespace_selector.map(Selector::try_from).transpose();
         Ok(Self {
-            mount: spec.engine.mount().to_owned(),
+            mount: crate::mutate::engine::normal(spec.engine.mount()),
             engine: match spec.engine.kind {
                 kinds::EngineKind::Postgres => "postgres",
             },

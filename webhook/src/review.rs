@@ -288,7 +288,7 @@ fn list(images: &[GoldenImageName]) -> String {
 
 fn allowed(uid: &str, mutation: Mutation) -> Vec<u8> {
     let patch = Some(&mutation.patch).filter(|patch| !patch.is_empty());
-    let patch = patch.and_then(|patch| serde_json::to_vec(patch).ok()).map(|patch| STANDARD.encode(patch));
+    let patch = patch.map(|patch| STANDARD.encode(patch.json()));
     let images = Some(&mutation.images).filter(|images| !images.is_empty()).map(|images| list(images));
     let cut = |warning: String| match warning.char_indices().nth(WARNING_MAX) {
         Some((at, _)) => format!("{}…", &warning[..at]),

@@ -14,32 +14,35 @@ pub enum Fit {
 }
 
 /// A container image's name, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Reference<'a> {
-    repository: String,
+    host: &'a str,
+    /// Without `library/`, where Docker's own images are.
+    path: &'a str,
     tag: Option<&'a str>,
 }
 
 impl<'a> Reference<'a> {
     fn new(image: &'a str) -> Self {
+        const DOCKER: &str = "docker.io";
         let image = image.split_once('@').map_or(image, |(name, _)| name);
         let slash = image.rfind('/').map_or(0, |at| at + 1);
         let (name, tag) = match image[slash..].find(':') {
             Some(at) => (&image[..slash + at], Some(&image[slash + at + 1..])),
             None => (image, None),
         };
-        let host = name.split('/').next().filter(|_| name.contains('/'));
-        let has_host = host.is_some_and(|host| host.contains(['.', ':']) || host == "localhost");
-        let repository = match (has_host, name.contains('/')) {
-            (true, _) => name.replacen("index.docker.io/", "docker.io/", 1),
-            (false, true) => format!("docker.io/{name}"),
-            (false, false) => format!("docker.io/library/{name}"),
+        let is_host = |host: &str| host.contains(['.', ':']) || host == "localhost";
+        let (host, path) = match name.split_once('/') {
+            Some((host, path)) if is_host(host) => (host, path),
+            _ => (DOCKER, name),
         };
-        Self { repository, tag }
+        let host = if host == "index.docker.io" { DOCKER } else { host };
+        let path = if host == DOCKER { path.strip_prefix("library/").unwrap_or(path) } else { path };
+        Self { host, path, tag }
     }
 
-    fn base(&self) -> &str {
-        self.repository.rsplit('/').next().unwrap_or_default()
+    fn base(&self) -> &'a str {
+        self.path.rsplit('/').next().unwrap_or_default()
     }
 }
 
@@ -49,7 +52,7 @@ pub fn fit(image: &str, engine: &str) -> Option<Fit> {
     match () {
         () if image.is_empty() || engine.is_empty() => None,
         () if image == engine || (one == other && one.tag.is_some()) => Some(Fit::Same),
-        () if one.repository == other.repository => Some(Fit::Repository),
+        () if (one.host, one.path) == (other.host, other.path) => Some(Fit::Repository),
         () if one.base() == other.base() => Some(Fit::Name),
         () => None,
     }
@@ -66,14 +69,14 @@ pub fn image_major(image: &str) -> Option<u32> {
     Reference::new(image).tag.and_then(major)
 }
 
-/// Where the official images keep their data when nobody says otherwise.
-fn default_data(image: &str) -> Option<String> {
+/// Whether the official images look there for their data when nobody says otherwise.
+fn looks_there(image: &str, mount: &str) -> bool {
     let reference = Reference::new(image);
-    let (official, major) = (reference.repository == "docker.io/library/postgres", image_major(image)?);
-    match major {
-        _ if !official => None,
-        ..=17 => Some("/var/lib/postgresql/data".to_owned()),
-        18.. => Some(format!("/var/lib/postgresql/{major}/docker")),
+    match reference.tag.and_then(major) {
+        _ if (reference.host, reference.path) != ("docker.io", "postgres") => false,
+        None => false,
+        Some(..=17) => mount == "/var/lib/postgresql/data",
+        Some(major) => mount == format!("/var/lib/postgresql/{major}/docker"),
     }
 }
 
@@ -97,11 +100,9 @@ pub fn data<'a>(container: &'a Container, mount: &str) -> Data<'a> {
     // Of several of the same name the last one holds.
     let last = env.iter().enumerate().rfind(|(_, env)| env.name == DATA_VARIABLE);
     match last {
-        Some((_, Env { value: Some(value), .. })) if normal(value) == mount => Data::Right,
+        Some((_, Env { value: Some(value), .. })) if is(value, mount) => Data::Right,
         Some((at, env)) => Data::Wrong(at, env.value.as_deref()),
-        None if container.env_from.is_empty() && default_data(&container.image).as_deref() == Some(mount) => {
-            Data::Right
-        }
+        None if container.env_from.is_empty() && looks_there(&container.image, mount) => Data::Right,
         None => Data::Missing,
     }
 }
@@ -113,7 +114,13 @@ pub fn other_data<'a>(container: &'a Container, mount: &str) -> Option<&'a str> 
         "-D" | "--pgdata" => words.get(at + 1).copied(),
         word => word.strip_prefix("-D").or_else(|| word.strip_prefix("--pgdata=")),
     });
-    named.filter(|path| path.starts_with('/') && normal(path) != mount)
+    named.filter(|path| path.starts_with('/') && !is(path, mount))
+}
+
+/// Whether a path means the same as one that [`normal`] gave.
+pub fn is(path: &str, mount: &str) -> bool {
+    let plain = path.starts_with('/') && !path.ends_with('/') && !path.contains("//") && !path.contains("/.");
+    path == mount || (!plain && normal(path) == mount)
 }
 
 /// A path without what means nothing in it.
@@ -156,6 +163,7 @@ mod tests {
     fn paths_are_compared_by_what_they_mean() {
         for path in ["/a/b", "/a/b/", "//a//b", "/a/./b", "/a/x/../b", "a/b", "/../a/b"] {
             assert_eq!(normal(path), "/a/b", "{path}");
+            assert!(is(path, "/a/b") && !is(path, "/a"), "{path}");
         }
         assert_eq!(normal(""), "/");
     }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use aldaas_api::keys::{self, Asked, IMAGE, Map};
 use aldaas_api::{DatabaseName, GoldenImageName};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::catalogue::{Catalogue, Database};
 pub use denial::Denial;
@@ -53,12 +53,13 @@ pub struct Mutation {
 /// One clone, as it will be.
 struct Resolved {
     asked: Asked,
+    /// The volume's name.
+    volume: String,
     database: std::sync::Arc<Database>,
     image: GoldenImageName,
+    image_text: String,
     /// The engine's major version in the image.
     major: Option<u32>,
-    /// Where it is mounted.
-    mount: String,
     slot: Slot,
 }
 
@@ -108,16 +109,31 @@ fn refuse_windows(spec: &Spec) -> Result<(), Denial> {
 fn refuse_one_place_for_two(clones: &[Resolved], spec: &Spec) -> Result<(), Denial> {
     let mut taken: HashMap<(Slot, &str), &DatabaseName> = HashMap::new();
     for clone in clones {
-        if let Some(one) = taken.insert((clone.slot, &clone.mount), &clone.asked.database) {
+        if let Some(one) = taken.insert((clone.slot, &clone.database.mount), &clone.asked.database) {
             return Err(Denial::SamePlace {
                 one: one.clone(),
                 other: clone.asked.database.clone(),
-                path: clone.mount.clone(),
+                path: clone.database.mount.clone(),
                 container: clone.slot.of(spec).name.clone(),
             });
         }
     }
     Ok(())
+}
+
+/// A mount, as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount<'a> {
+    name: &'a str,
+    mount_path: &'a str,
+}
+
+/// An environment variable, as it is written.
+#[derive(Serialize)]
+struct Variable<'a> {
+    name: &'a str,
+    value: &'a str,
 }
 
 /// The patch while it is made.
@@ -154,12 +170,10 @@ impl<'a> Work<'a> {
             volume::Found::Ours { at, image, read_only } => {
                 let csi = format!("/spec/volumes/{at}/csi");
                 if !image {
-                    self.mutation
-                        .patch
-                        .add(format!("{csi}/volumeAttributes/image"), json!(clone.image.to_string()));
+                    self.mutation.patch.add(&format!("{csi}/volumeAttributes/image"), &clone.image_text);
                 }
                 if !read_only {
-                    self.mutation.patch.add(format!("{csi}/readOnly"), json!(clone.database.read_only));
+                    self.mutation.patch.add(&format!("{csi}/readOnly"), clone.database.read_only);
                 }
             }
         }
@@ -168,7 +182,7 @@ impl<'a> Work<'a> {
 
     fn mount(&mut self, clone: &Resolved) -> Result<(), Denial> {
         let path = format!("{}/volumeMounts", clone.slot.path());
-        let value = json!({ "name": clone.asked.volume_name(), "mountPath": clone.mount });
+        let value = Mount { name: &clone.volume, mount_path: &clone.database.mount };
         match place::find_mount(self.spec, clone)? {
             place::Found::Nothing => {
                 let mut exists = self.arrays(clone.slot).0;
@@ -180,9 +194,9 @@ impl<'a> Work<'a> {
                 let (container, database) = (&clone.slot.of(self.spec).name, &clone.asked.database);
                 self.warn(format!(
                     "container {container} gets the clone of {database} at {} instead of {what}, which it no longer mounts there",
-                    clone.mount
+                    clone.database.mount
                 ));
-                self.mutation.patch.replace(format!("{path}/{at}"), value);
+                self.mutation.patch.replace(&format!("{path}/{at}"), value);
             }
         }
         Ok(())
@@ -212,9 +226,9 @@ impl<'a> Work<'a> {
     }
 
     fn data_directory(&mut self, container: &Container, clone: &Resolved) {
-        let variable = json!({ "name": DATA_VARIABLE, "value": clone.mount });
+        let variable = Variable { name: DATA_VARIABLE, value: &clone.database.mount };
         let path = format!("{}/env", clone.slot.path());
-        match engine::data(container, &clone.mount) {
+        match engine::data(container, &clone.database.mount) {
             Data::Right => {}
             Data::Missing => {
                 let mut exists = self.arrays(clone.slot).1;
@@ -225,15 +239,15 @@ impl<'a> Work<'a> {
                 let said = value.map_or_else(|| "from elsewhere".to_owned(), |value| format!("{value:?}"));
                 self.warn(format!(
                     "{DATA_VARIABLE} of container {} was {said}, and is {} now, where the clone of {} is",
-                    container.name, clone.mount, clone.asked.database
+                    container.name, clone.database.mount, clone.asked.database
                 ));
-                self.mutation.patch.replace(format!("{path}/{at}"), variable);
+                self.mutation.patch.replace(&format!("{path}/{at}"), variable);
             }
         }
-        if let Some(other) = engine::other_data(container, &clone.mount) {
+        if let Some(other) = engine::other_data(container, &clone.database.mount) {
             self.warn(format!(
                 "the arguments of container {} name the data directory {other}, but the clone of {} is at {}",
-                container.name, clone.asked.database, clone.mount
+                container.name, clone.asked.database, clone.database.mount
             ));
         }
     }
@@ -245,12 +259,10 @@ impl<'a> Work<'a> {
         match &self.meta.annotations {
             Some(map) if map.get(IMAGE) == Some(&text) => {}
             Some(_) => {
-                self.mutation
-                    .patch
-                    .add(format!("/metadata/annotations/{}", patch::escape(IMAGE)), Value::String(text));
+                self.mutation.patch.add(&format!("/metadata/annotations/{}", patch::escape(IMAGE)), text);
             }
             None => {
-                self.mutation.patch.add("/metadata/annotations".to_owned(), json!({ IMAGE: text }));
+                self.mutation.patch.add("/metadata/annotations", BTreeMap::from([(IMAGE, text)]));
             }
         }
     }

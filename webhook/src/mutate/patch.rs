@@ -1,48 +1,62 @@
-//! A JSON patch (RFC 6902), made step by step.
+//! A JSON patch (RFC 6902), written as it is made.
 
 use serde::Serialize;
-use serde_json::Value;
 
 /// A JSON patch: what is changed, and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(transparent)]
-pub struct Patch(Vec<Operation>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// The operations as JSON, with commas between, without the brackets.
+    text: Vec<u8>,
+}
 
-/// One change.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Operation {
+#[derive(Serialize)]
+struct Operation<'a, T> {
     op: &'static str,
-    path: String,
+    path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<Value>,
+    value: Option<T>,
 }
 
 impl Patch {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
+    }
+
+    /// The patch as JSON.
+    pub fn json(&self) -> Vec<u8> {
+        [b"[", &self.text[..], b"]"].concat()
+    }
+
+    fn push(&mut self, op: &'static str, path: &str, value: Option<impl Serialize>) {
+        self.text.reserve(256);
+        if !self.text.is_empty() {
+            self.text.push(b',');
+        }
+        // Text and maps of text, into memory: nothing of it can fail.
+        let _ = serde_json::to_writer(&mut self.text, &Operation { op, path, value });
     }
 
     /// Adds a member to an object, or an element to an array (last part of the path: `-`).
-    pub fn add(&mut self, path: String, value: Value) {
-        self.0.push(Operation { op: "add", path, value: Some(value) });
+    pub fn add(&mut self, path: &str, value: impl Serialize) {
+        self.push("add", path, Some(value));
     }
 
     /// Puts something else where something is.
-    pub fn replace(&mut self, path: String, value: Value) {
-        self.0.push(Operation { op: "replace", path, value: Some(value) });
+    pub fn replace(&mut self, path: &str, value: impl Serialize) {
+        self.push("replace", path, Some(value));
     }
 
     /// Takes something away.
-    pub fn remove(&mut self, path: String) {
-        self.0.push(Operation { op: "remove", path, value: None });
+    pub fn remove(&mut self, path: &str) {
+        self.push("remove", path, None::<()>);
     }
 
     /// Adds an element to the array at `path`, which is made where `exists` says that it is missing; then it does exist.
-    pub fn append(&mut self, path: &str, exists: &mut bool, value: Value) {
+    pub fn append(&mut self, path: &str, exists: &mut bool, value: impl Serialize) {
         match std::mem::replace(exists, true) {
-            true => self.add(format!("{path}/-"), value),
-            false => self.add(path.to_owned(), Value::Array(vec![value])),
+            true => self.add(&format!("{path}/-"), value),
+            false => self.add(path, [value]),
         }
     }
 }

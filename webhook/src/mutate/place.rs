@@ -2,7 +2,7 @@
 
 use aldaas_api::keys::Asked;
 
-use super::engine::{Fit, fit, normal};
+use super::engine::{Fit, fit, is};
 use super::object::{Container, Mount, Spec, Volume};
 use super::{Denial, Resolved};
 use crate::catalogue::Database;
@@ -42,7 +42,7 @@ fn all(spec: &Spec) -> impl Iterator<Item = (Slot, &Container)> {
 }
 
 /// The container that is named; else the one that has the clone already, then the one that runs the engine, then the only one.
-pub fn choose(spec: &Spec, asked: &Asked, database: &Database, mount: &str) -> Result<Slot, Denial> {
+pub fn choose(spec: &Spec, asked: &Asked, database: &Database, volume: &str) -> Result<Slot, Denial> {
     if let Some(name) = &asked.container {
         let found = all(spec).find(|(_, container)| container.name == *name);
         let have = || all(spec).map(|(_, container)| container.name.clone()).collect();
@@ -50,8 +50,7 @@ pub fn choose(spec: &Spec, asked: &Asked, database: &Database, mount: &str) -> R
             .map(|(slot, _)| slot)
             .ok_or_else(|| Denial::NoSuchContainer { name: name.clone(), have: have() });
     }
-    let volume = asked.volume_name();
-    let has = |mount_of: &&Mount| mount_of.name == volume && normal(&mount_of.mount_path) == mount;
+    let has = |mount_of: &&Mount| mount_of.name == volume && is(&mount_of.mount_path, &database.mount);
     let already = all(spec).find(|(_, container)| mounts(container).find(has).is_some());
     if let Some((slot, _)) = already {
         return Ok(slot);
@@ -102,12 +101,12 @@ pub enum Found {
 /// Looks for what is mounted where the clone has to be.
 pub fn find_mount(spec: &Spec, clone: &Resolved) -> Result<Found, Denial> {
     let container = clone.slot.of(spec);
-    let at_our_path = |(_, mount): &(usize, &Mount)| normal(&mount.mount_path) == clone.mount;
+    let at_our_path = |(_, mount): &(usize, &Mount)| is(&mount.mount_path, &clone.database.mount);
     let Some((at, mount)) = mounts(container).enumerate().find(at_our_path) else {
         return Ok(Found::Nothing);
     };
     let whole = |part: &Option<String>| part.as_deref().is_none_or(str::is_empty);
-    if mount.name == clone.asked.volume_name() {
+    if mount.name == clone.volume {
         return Ok(match whole(&mount.sub_path) && whole(&mount.sub_path_expr) {
             true => Found::Ours,
             false => Found::Instead { at, what: "only a part of it".to_owned() },

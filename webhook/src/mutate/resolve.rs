@@ -23,10 +23,11 @@ pub fn resolve(
         Version::Latest => latest(&asked.database, &database, scene)?,
         Version::Image(image) => (image.clone(), this_one(&asked.database, image, scene)?),
     };
-    let mount = engine::normal(&database.mount);
-    let slot = place::choose(spec, &asked, &database, &mount)?;
+    let volume = asked.volume_name();
+    let slot = place::choose(spec, &asked, &database, &volume)?;
     let major = major.or_else(|| engine::image_major(&database.image));
-    Ok(Resolved { asked, database, image, major, mount, slot })
+    let image_text = image.to_string();
+    Ok(Resolved { asked, volume, database, image, image_text, major, slot })
 }
 
 fn database(

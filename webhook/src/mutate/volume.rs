@@ -2,7 +2,7 @@
 
 use aldaas_api::context;
 use aldaas_api::keys::Map;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::object::Spec;
 use super::{Denial, Resolved};
@@ -28,34 +28,51 @@ fn attributes(clone: &Resolved) -> Map {
     let asked = &clone.asked;
     let mut map = Map::from([
         (context::DB.to_owned(), asked.reference().to_string()),
-        (context::IMAGE.to_owned(), clone.image.to_string()),
+        (context::IMAGE.to_owned(), clone.image_text.clone()),
     ]);
     map.extend(asked.ttl.map(|ttl| (context::TTL.to_owned(), ttl.to_string())));
     map.extend(asked.clone.as_ref().map(|name| (context::CLONE.to_owned(), name.to_string())));
     map
 }
 
+/// A volume, as it is written.
+#[derive(Serialize)]
+pub struct Written<'a> {
+    name: &'a str,
+    csi: WrittenCsi,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenCsi {
+    driver: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
+    volume_attributes: Map,
+}
+
 /// The volume.
-pub fn volume(clone: &Resolved) -> Value {
-    let mut csi = json!({ "driver": DRIVER, "volumeAttributes": attributes(clone) });
-    if clone.database.read_only {
-        csi["readOnly"] = json!(true);
-    }
-    json!({ "name": clone.asked.volume_name(), "csi": csi })
+pub fn volume(clone: &Resolved) -> Written<'_> {
+    let (read_only, volume_attributes) = (clone.database.read_only, attributes(clone));
+    Written { name: &clone.volume, csi: WrittenCsi { driver: DRIVER, read_only, volume_attributes } }
 }
 
 /// Looks for the volume in the pod.
 pub fn find(spec: &Spec, clone: &Resolved) -> Result<Found, Denial> {
-    let name = clone.asked.volume_name();
-    let found = spec.volumes.iter().flatten().enumerate().find(|(_, volume)| volume.name == name);
+    let name = &clone.volume;
+    let found = spec.volumes.iter().flatten().enumerate().find(|(_, volume)| volume.name == *name);
     let Some((at, volume)) = found else { return Ok(Found::Nothing) };
     let Some(csi) = volume.csi.as_ref().filter(|csi| csi.driver == DRIVER) else {
-        return Err(Denial::VolumeTaken { database: clone.asked.database.clone(), volume: name });
+        return Err(Denial::VolumeTaken { database: clone.asked.database.clone(), volume: name.clone() });
     };
     let (mut has, mut wants) = (csi.volume_attributes.clone(), attributes(clone));
     let image = has.remove(context::IMAGE) == wants.remove(context::IMAGE);
     if has != wants {
-        return Err(Denial::VolumeContradicts { volume: name, has: words(&has), asked: words(&wants) });
+        return Err(Denial::VolumeContradicts {
+            volume: name.clone(),
+            has: words(&has),
+            asked: words(&wants),
+        });
     }
     Ok(Found::Ours { at, image, read_only: csi.read_only == clone.database.read_only })
 }

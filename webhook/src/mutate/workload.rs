@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use aldaas_api::keys::{ASKED, CARRIED, DB, Keys, Map};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::object::{Meta, Object, Template};
 use super::patch::{Patch, escape};
@@ -90,6 +90,12 @@ fn carry(meta: &Meta, template: &Template) -> Carried {
     Carried { annotations: after, patch, warnings }
 }
 
+/// `metadata` of a template that had none.
+#[derive(Serialize)]
+struct Annotated<'a> {
+    annotations: &'a Map,
+}
+
 /// The patch from one set of annotations of the template to another.
 fn difference(before: &Map, after: &Map, has_meta: bool, has_annotations: bool) -> Patch {
     const META: &str = "/spec/template/metadata";
@@ -99,17 +105,17 @@ fn difference(before: &Map, after: &Map, has_meta: bool, has_annotations: bool) 
     }
     if !has_annotations {
         match has_meta {
-            true => patch.add(format!("{META}/annotations"), json!(after)),
-            false => patch.add(META.to_owned(), json!({ "annotations": after })),
+            true => patch.add(&format!("{META}/annotations"), after),
+            false => patch.add(META, Annotated { annotations: after }),
         }
         return patch;
     }
     let path = |key: &str| format!("{META}/annotations/{}", escape(key));
     for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
-        patch.add(path(key), Value::String(value.clone()));
+        patch.add(&path(key), value);
     }
     for key in before.keys().filter(|key| !after.contains_key(*key)) {
-        patch.remove(path(key));
+        patch.remove(&path(key));
     }
     patch
 }

@@ -150,8 +150,7 @@ pub fn decide_in(catalogue: &Catalogue, namespace: &str, pod_object: &Value) -> 
 }
 
 pub fn patched(object: &Value, mutation: &Mutation) -> Value {
-    let patch: json_patch::Patch =
-        serde_json::from_value(serde_json::to_value(&mutation.patch).unwrap()).unwrap();
+    let patch: json_patch::Patch = serde_json::from_slice(&mutation.patch.json()).unwrap();
     let mut after = object.clone();
     json_patch::patch(&mut after, &patch).unwrap();
     after
