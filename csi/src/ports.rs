@@ -36,6 +36,10 @@ pub struct ClonePolicy {
     pub object_size: Option<u64>,
     /// The idle time after which one is reaped; none: never.
     pub ttl: Option<Duration>,
+    /// How long a named one outlives its pod; none: aldaas' default.
+    pub named_ttl: Option<Duration>,
+    /// Nothing may be written to them.
+    pub read_only: bool,
     /// More mount options.
     pub mount_options: Vec<String>,
 }

@@ -140,6 +140,16 @@ async fn read_only_and_mount_options_are_honoured_and_come_from_where_they_shoul
     assert_eq!(code(&bed.plugin.publish("a", LATEST).await), Code::AlreadyExists, "writable, this time");
     bed.plugin.unpublish("a").await.unwrap();
 
+    bed.objects.database("orders")["spec"]["clone"] = serde_json::json!({"readOnly": true});
+    bed.objects.write();
+    let target = bed.plugin.publish("c", LATEST).await.unwrap();
+    assert_eq!(bed.plugin.publish("c", LATEST).await.unwrap(), target);
+    assert_eq!(
+        std::fs::write(target.join("x"), "x").unwrap_err().kind(),
+        std::io::ErrorKind::ReadOnlyFilesystem
+    );
+    bed.plugin.unpublish("c").await.unwrap();
+
     bed.objects.database("orders")["spec"]["clone"] = serde_json::json!({"mountOptions": ["commit=17"]});
     bed.objects.write();
     let target = bed.plugin.publish("b", LATEST).await.unwrap();

@@ -22,6 +22,8 @@ pub fn database(object: &kinds::Database) -> Result<Database, String> {
         clones: ClonePolicy {
             object_size: spec.clone.object_size.as_ref().map(kinds::ObjectSize::bytes),
             ttl: spec.clone.ttl.map(aldaas_api::Ttl::duration),
+            named_ttl: spec.clone.named_ttl.map(aldaas_api::Ttl::duration),
+            read_only: spec.clone.read_only,
             mount_options: spec.clone.mount_options.clone(),
         },
         storage: StoragePolicy {
@@ -95,7 +97,7 @@ mod tests {
                 "engine": { "image": "postgres:15.8", "port": 5433, "runAsUser": 70 },
                 "source": { "s3": { "bucket": "backup" } },
                 "storage": { "size": "10Gi", "filesystem": "xfs" },
-                "clone": { "ttl": "30m", "mountOptions": ["noatime"], "objectSize": "64Ki" },
+                "clone": { "ttl": "30m", "mountOptions": ["noatime"], "objectSize": "64Ki", "namedTTL": "2d" },
                 "access": access,
             },
         });
@@ -107,6 +109,8 @@ mod tests {
         let orders = read(json!({})).unwrap();
         assert_eq!((orders.port, orders.storage.owner, orders.namespaces), (5433, (70, 70), None));
         assert_eq!(orders.clones.ttl, Some(Duration::from_secs(1800)));
+        assert_eq!(orders.clones.named_ttl, Some(Duration::from_secs(2 * 24 * 3600)));
+        assert!(!orders.clones.read_only);
         assert_eq!(orders.clones.object_size, Some(64 << 10));
         assert_eq!(orders.storage.filesystem, aldaas_volume::Filesystem::Xfs);
     }

@@ -119,6 +119,8 @@ impl Publisher {
     /// [`PublishError`]; nothing is left of what [is final](PublishError::is_final).
     pub async fn publish(&self, request: &PublishRequest, deadline: Instant) -> Result<(), PublishError> {
         let _entry = self.guards.try_enter(&request.volume.handle()).ok_or(PublishError::Pending)?;
+        let request =
+            &PublishRequest { read_only: request.read_only || self.is_read_only(request), ..request.clone() };
         if self.is_published(request).await? {
             return Ok(());
         }
@@ -144,6 +146,13 @@ impl Publisher {
         fail_point!("csi::after-open");
         let target = request.target.clone();
         self.step("bind", async { Ok(blocking(move || target.bind(&ready.mounted)).await?) }).await
+    }
+
+    /// Whether the database's clones can't be written to. While nothing is known of it, nothing is published either.
+    fn is_read_only(&self, request: &PublishRequest) -> bool {
+        let Wanted::Clone(wanted) = &request.context.wanted else { return false };
+        let database = self.directory.database(&wanted.database).ok().flatten();
+        database.is_some_and(|database| database.clones.read_only)
     }
 
     /// Whether it is there already, as it is asked for now. An error where something else is there.

@@ -50,7 +50,9 @@ impl Publisher {
         database: &Database,
         deadline: Instant,
     ) -> Result<Ready, PublishError> {
-        let ttl = wanted.ttl.map(aldaas_api::Ttl::duration).or(database.clones.ttl).unwrap_or(NAMED_TTL);
+        let clones = &database.clones;
+        let asked = wanted.ttl.map(aldaas_api::Ttl::duration);
+        let ttl = asked.or(clones.named_ttl).or(clones.ttl).unwrap_or(NAMED_TTL);
         let asked = Asked {
             request,
             wanted,

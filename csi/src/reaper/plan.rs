@@ -23,7 +23,6 @@ use aldaas_volume::ImageSpec;
 use super::decision::{Action, Ask, Cause, Decision, Reason, State, Subject};
 use super::observed::{Build, Observed, SeenClone, SeenTarget, SeenVolume};
 use crate::ports::Pod;
-use crate::publish::named::NAMED_TTL;
 
 /// What one pass remembers for the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +67,13 @@ fn clones_of(pod: &Pod) -> impl Iterator<Item = CloneName> {
         let named = named.map(|name: CloneName| volume_id::named_clone(&pod.namespace, &name));
         [Some(volume.id.handle()), named].into_iter().flatten()
     })
+}
+
+/// Whether a pod itself says how long its named clone may be idle.
+fn asks_for_ttl(pod: &Pod, clone: &CloneName) -> bool {
+    let asking = pod.volumes.iter().filter(|volume| volume.attributes.contains_key(context::TTL));
+    let named = asking.filter_map(|volume| volume.attributes.get(context::CLONE)?.parse::<CloneName>().ok());
+    named.into_iter().any(|name| volume_id::named_clone(&pod.namespace, &name) == *clone)
 }
 
 struct Judge<'a> {
@@ -142,8 +148,8 @@ impl<'a> Judge<'a> {
 
     fn in_use(&self, clone: &SeenClone, pod: &Pod) -> (State, Reason, Option<Action>) {
         let ttl = clone.user().filter(|user| user.pod_uid == pod.uid).and_then(|user| user.ttl);
-        // Being kept for a day where nobody says for how long does not mean that its pod goes after a day.
-        let ttl = ttl.filter(|ttl| !clone.is_named() || *ttl != NAMED_TTL);
+        // How long a named clone is kept for its next pod is no reason to end this one: only what the pod itself says is.
+        let ttl = ttl.filter(|_| !clone.is_named() || asks_for_ttl(pod, &clone.name));
         match (self.observed.idle.get(&clone.name), ttl) {
             (Some(idle), Some(ttl)) if idle.elapsed > Duration::ZERO && idle.elapsed >= ttl => {
                 let delete = (!pod.deleting).then(|| Action::DeletePod(pod.clone()));

@@ -286,6 +286,16 @@ fn an_idle_clone_costs_its_pod_only_when_a_ttl_says_so() {
     assert_eq!(verdict(&observed(&idle_clone, 59)), ("published", "keep"));
     assert_eq!(verdict(&observed(&idle_clone, 60)), ("idle", "delete-pod"));
     assert_eq!(verdict(&observed(&own("a", "here"), 9999)), ("published", "keep"));
+    // For how long a named clone is kept is another thing: its pod goes only where it says so itself.
+    let mut asking = pod("a", false);
+    asking.volumes[0].attributes.insert(context::CLONE.into(), "pr-1".into());
+    let mut of_named = observed(&named("a", "here"), 60);
+    of_named.pods = Ok(vec![asking.clone()]);
+    assert_eq!(verdict(&of_named), ("published", "keep"));
+    asking.volumes[0].attributes.insert(context::TTL.into(), "1m".into());
+    of_named.pods = Ok(vec![asking]);
+    assert_eq!(verdict(&of_named), ("idle", "delete-pod"));
+
     let mut deleting = observed(&idle_clone, 60);
     deleting.pods.as_mut().unwrap()[0].deleting = true;
     assert_eq!(verdict(&deleting), ("idle", "keep"));
@@ -355,6 +365,11 @@ prop_compose! {
         idle in prop::collection::btree_map(any_name(), 0_u64..200, 0..3),
         trash in 0_usize..2,
     ) -> Observed {
+        // A UID is one pod's.
+        let pods = pods.map(|pods| {
+            let by_uid: BTreeMap<String, Pod> = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+            by_uid.into_values().collect()
+        });
         let mut by_name: BTreeMap<CloneName, SeenClone> = BTreeMap::new();
         by_name.extend(clones.into_iter().map(|clone| (clone.name.clone(), clone)));
         let idle = idle.into_iter().map(|(name, seconds)| {
