@@ -15,11 +15,19 @@ DAEMONS=(mon mgr osd rgw)
 # The pid of daemon $1 when it runs, else nothing and a failure. A recorded pid alone proves
 # nothing: after a reboot it may be anybody's, so its command line must name our directory.
 daemon_pid() {
-  local pid
+  local pid tries=100
   pid=$(cat "$D/run/$1.pid" 2>/dev/null) || return 1
-  [ -n "$pid" ] && names_directory "$pid" "$D" && alive "$pid" || return 1
+  [ -n "$pid" ] || return 1
+  # While a large program is read from the disk to be started, its process has no arguments yet.
+  until has_arguments "$pid" || [ $((tries -= 1)) -eq 0 ]; do
+    alive "$pid" || return 1
+    sleep 0.05
+  done
+  names_directory "$pid" "$D" && alive "$pid" || return 1
   echo "$pid"
 }
+
+has_arguments() { [ -n "$(tr -d '\0' 2>/dev/null <"/proc/$1/cmdline")" ]; }
 
 # Whether process $1 still runs. A zombie doesn't, unless only its first thread has ended.
 alive() {
