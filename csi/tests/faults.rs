@@ -48,16 +48,9 @@ struct Holder(Child);
 
 impl Holder {
     fn of(target: &std::path::Path, unshare: bool) -> Self {
-        let mut command = Command::new(if unshare { "unshare" } else { "sleep" });
-        if unshare {
-            // A copy of all mounts of the machine, of which those that other tests work with are let go at once. It sits in the
-            // volume, because the kernel takes a mount away everywhere when its directory is removed.
-            let script = r#"cd "$1" && awk '{print $5}' /proc/self/mountinfo | grep "/s/[0-9]*-[0-9]*/" | grep -vF "$1" | tac |
-                xargs -r -n1 umount -l; exec sleep 1000"#;
-            command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(target);
-        } else {
-            command.arg("1000").current_dir(target);
-        }
+        let mut command = if unshare { aldaas_testbed::own_mounts(&[]) } else { Command::new("env") };
+        // It sits in the volume, because the kernel takes a mount away everywhere when its directory is removed.
+        command.args(["sh", "-c", r#"cd "$1" && exec sleep 1000"#, "sh"]).arg(target);
         let holder = Self(command.spawn().unwrap());
         // It holds nothing before it has come to sleep.
         let comm = format!("/proc/{}/comm", holder.0.id());

@@ -128,12 +128,10 @@ impl Container {
             .unwrap();
         let script = r#"
             if [ -n "$CGROUP" ]; then echo $$ > "$CGROUP/cgroup.procs"; fi
-            exec unshare --net --mount --propagation private sh -c '
-                ip link set lo up
-                exec runuser -u postgres -- "$0" -D "$1" -p "$2" -k "$3" -c listen_addresses=127.0.0.1
-            ' "$@""#;
-        let mut command = Command::new("sh");
-        command.args(["-c", script, "container"]).arg(postgres("postgres")).arg(target).arg(PORT.to_string());
+            ip link set lo up
+            exec runuser -u postgres -- "$0" -D "$1" -p "$2" -k "$3" -c listen_addresses=127.0.0.1"#;
+        let mut command = aldaas_testbed::own_mounts(&["--net"]);
+        command.args(["sh", "-c", script]).arg(postgres("postgres")).arg(target).arg(PORT.to_string());
         command.arg(sockets.path()).env("CGROUP", cgroup.map_or(Path::new(""), |cgroup| &cgroup.0));
         let log = std::fs::File::create(sockets.path().join("log")).unwrap();
         let child =

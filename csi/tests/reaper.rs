@@ -5,7 +5,7 @@ mod common;
 mod reaping;
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use aldaas_api::{CloneName, GoldenImageName, volume_id};
@@ -181,14 +181,9 @@ async fn a_named_clone_leaves_its_node_with_its_data_and_goes_when_its_ttl_has_r
 
 /// A process in a mount namespace of its own, which is no slave of ours: what is mounted there stays.
 fn hold_mounts() -> Child {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sleep", "1000"]);
-    let child = command.stdin(Stdio::null()).spawn().unwrap();
-    let ours = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let child = aldaas_testbed::own_mounts(&[]).args(["sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
-    while std::fs::read_link(format!("/proc/{}/ns/mnt", child.id())).unwrap() == ours
-        || !std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap().starts_with("sleep")
-    {
+    while !std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap().starts_with("sleep") {
         assert!(begun.elapsed() < PATIENCE);
         std::thread::sleep(Duration::from_millis(5));
     }

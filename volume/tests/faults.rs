@@ -401,10 +401,10 @@ fn a_signal_ends_the_server_only_when_nothing_is_attached() {
 fn in_other_dev(fixture: &Fixture, setup: &str, args: &[&str]) -> std::process::Output {
     let script = format!(
         "set -e; hand() {{ \"$BY_HAND\" --run-dir \"$RUN_DIR\" --ceph-conf \"$CONF\" --attach fuse \
-         --fuse-program \"$FUSE\" \"$@\"; }}; mount --make-rprivate /; {setup}; hand \"$@\"; hand close $2 $3 $4"
+         --fuse-program \"$FUSE\" \"$@\"; }}; {setup}; hand \"$@\"; hand close $2 $3 $4"
     );
-    Command::new("unshare")
-        .args(["-m", "sh", "-c", &script, "sh"])
+    aldaas_testbed::own_mounts(&[])
+        .args(["sh", "-c", &script, "sh"])
         .args(args)
         .env("BY_HAND", by_hand())
         .env("RUN_DIR", fixture.run_dir())

@@ -35,8 +35,8 @@ fn write_and_sync(path: &Path, content: &[u8]) -> std::io::Result<()> {
 
 /// A process that keeps what is mounted now in a mount namespace of its own.
 fn holder_of_mounts() -> Child {
-    let mut holder = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", "echo holding; exec sleep 120"])
+    let mut holder = aldaas_testbed::own_mounts(&[])
+        .args(["sh", "-c", "echo holding; exec sleep 120"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
