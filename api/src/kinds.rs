@@ -27,8 +27,6 @@ pub use pipeline::{Check, Mask, Restore};
 pub use size::{ObjectSize, Size, SizeError};
 pub use source::{S3Credentials, S3Source, Source};
 
-/// The API group.
-pub const GROUP: &str = "aldaas.dev";
 /// Condition of both kinds: it can be cloned now.
 pub const READY: &str = "Ready";
 

@@ -62,6 +62,11 @@ pub fn is_named(name: &str) -> bool {
     is_hash(name.strip_prefix(NAMED_PREFIX))
 }
 
+/// Whether a clone in RBD has a name that only the node plugin gives.
+pub fn is_of_pods(name: &str) -> bool {
+    is_handle(name) || is_named(name)
+}
+
 fn is_hash(hash: Option<&str>) -> bool {
     hash.is_some_and(|hash| {
         hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
@@ -122,5 +127,14 @@ mod tests {
         let name = "pr-1".parse().unwrap();
         assert_ne!(named_clone("a", &name), named_clone("b", &name));
         assert!(is_named(named_clone("a", &name).as_str()) && !is_handle(named_clone("a", &name).as_str()));
+    }
+
+    #[test]
+    fn only_the_node_plugins_names_are_pods() {
+        let hex = "0123456789abcdef".repeat(4);
+        assert!(is_of_pods(&format!("csi-{hex}")) && is_of_pods(&format!("named-{hex}")));
+        for name in ["csi-1", "pr-123", &format!("verify-{hex}"), &format!("csi-{hex}0")] {
+            assert!(!is_of_pods(name), "{name}");
+        }
     }
 }

@@ -140,6 +140,7 @@ fn reaper(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Reap
         storage: storage.clone(),
         node: node.clone(),
         directory: Arc::new(Nothing),
+        cluster: Arc::new(Nothing),
         guards: guards.clone(),
         remover: remover.clone(),
         metrics: metrics.clone(),
@@ -195,6 +196,10 @@ impl Cluster for Nothing {
     }
 
     fn node_exists<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, Away>> {
+        Box::pin(async { Ok(true) })
+    }
+
+    fn node_is_ready<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, Away>> {
         Box::pin(async { Ok(true) })
     }
 

@@ -151,6 +151,19 @@ impl Cluster for Objects {
         .boxed()
     }
 
+    fn node_is_ready<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, Away>> {
+        async move {
+            if !self.node_exists(name).await? {
+                return Ok(false);
+            }
+            let nodes = self.objects::<core::Node>("Node")?;
+            Ok(nodes
+                .iter()
+                .any(|node| node.metadata.name.as_deref() == Some(name) && convert::is_ready(node)))
+        }
+        .boxed()
+    }
+
     fn delete_pod<'a>(
         &'a self,
         pod: &'a Pod,
@@ -185,7 +198,8 @@ mod tests {
     #[tokio::test]
     async fn pods_are_those_of_this_node_and_go_with_an_event() {
         let dir = tempfile::tempdir().unwrap();
-        let node = json!({"kind": "Node", "metadata": {"name": "here"}});
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        let node = json!({"kind": "Node", "metadata": {"name": "here"}, "status": ready});
         let objects = file(&dir, json!([node, pod("a", "here"), pod("b", "there")]));
         let pods = objects.pods().unwrap();
         assert_eq!(pods.iter().map(|pod| pod.uid.as_str()).collect::<Vec<_>>(), ["a"]);
@@ -195,6 +209,10 @@ mod tests {
         assert_eq!(objects.pods(), Ok(vec![]));
         assert!(objects.list().unwrap().iter().any(|item| item["message"] == "nobody was there"));
         assert_eq!(objects.node_exists("gone").await, Ok(false));
+        assert_eq!(
+            (objects.node_is_ready("here").await, objects.node_is_ready("gone").await),
+            (Ok(true), Ok(false))
+        );
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aldaas_api::{DatabaseName, GoldenImageName, VolumeId};
+use aldaas_api::{DatabaseName, VolumeId};
 use futures_util::future::BoxFuture;
 
 /// Labels of a namespace.
@@ -147,6 +147,8 @@ pub trait Cluster: Send + Sync {
     ) -> BoxFuture<'a, Result<bool, Away>>;
     /// Asks the API server itself whether this node still exists.
     fn node_exists<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, Away>>;
+    /// Asks the API server itself whether this node exists and is ready: its kubelet says that it lives.
+    fn node_is_ready<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, Away>>;
     /// Deletes this very pod (UID precondition), having told why in an Event. One that is gone is fine.
     fn delete_pod<'a>(
         &'a self,
@@ -157,9 +159,6 @@ pub trait Cluster: Send + Sync {
     /// Whether this node is the one that cleans up after nodes that are gone.
     fn is_elected(&self) -> bool;
 }
-
-/// The golden image that `latest` means now, for advice and metrics.
-pub type Latest = BTreeMap<DatabaseName, GoldenImageName>;
 
 #[cfg(test)]
 mod tests {

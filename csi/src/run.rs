@@ -96,6 +96,7 @@ impl Plugin {
             storage: storage.clone(),
             node: node.clone(),
             directory: directory.clone(),
+            cluster: cluster.clone(),
             guards: guards.clone(),
             remover: remover.clone(),
             metrics: metrics.clone(),

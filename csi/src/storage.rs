@@ -41,25 +41,8 @@ impl Storage {
         Ok(store.insert(opened).clone())
     }
 
-    /// Does `work` with the pool, on a thread that may block.
-    ///
-    /// # Errors
-    /// As `work`, or when Ceph can't be reached.
-    pub async fn with<T, E>(
-        self: &std::sync::Arc<Self>,
-        work: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-    {
-        let storage = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&storage.store()?)).await;
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    /// As [`with`](Self::with), for work that may be repeated: where somebody has cut this client off, it is done again with a
-    /// new connection.
+    /// Does `work` with the pool, on a thread that may block. Where somebody has cut this client off, it is done again with a new
+    /// connection.
     ///
     /// # Errors
     /// As `work`, or when Ceph can't be reached.
@@ -80,7 +63,7 @@ impl Storage {
     }
 
     /// Gives the connection up, so that the next call makes a new one: somebody has blocklisted this client.
-    pub fn forget(&self) {
+    fn forget(&self) {
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bed, HELLO, Plugin, Writer, code, eventually, is_mounted, timed};
+use common::{Bed, HELLO, PATIENCE, Plugin, Writer, code, eventually, is_mounted, timed};
 use tonic::{Code, Request};
 
 const NAMED: &[(&str, &str)] = &[("db", "orders:latest"), ("clone", "pr-1"), ("ttl", "1h")];
@@ -82,12 +82,22 @@ async fn a_dead_nodes_named_clone_is_fenced_when_its_lease_is_over_and_nothing_e
     // The plugin is gone, its pods write on: nobody but their lease says that they live.
     first.kill();
     let begun = Instant::now();
+    // As long as the node itself is ready, its pod is not cut off even when its lease is over: whoever waits is told.
+    bed.objects.set_ready(common::NODE, true);
+    loop {
+        let mut request = Request::new(other.request("c", NAMED));
+        request.set_timeout(Duration::from_secs(4));
+        let status = other.client().node_publish_volume(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::Aborted, "{status:?}");
+        if status.message().contains("is ready though") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status:?}");
+    }
+    assert!(begun.elapsed() > Duration::from_secs(3), "its lease was not over: {:?}", begun.elapsed());
+    cut_off.goes_on();
+    bed.objects.set_ready(common::NODE, false);
     let target = other.publish("c", NAMED).await.unwrap();
-    assert!(
-        begun.elapsed() > Duration::from_secs(3),
-        "fenced before its lease was over: {:?}",
-        begun.elapsed()
-    );
     assert_eq!(std::fs::read_to_string(target.join("synced")).unwrap(), "by a");
     cut_off.expect_cut_off();
     unharmed.goes_on();

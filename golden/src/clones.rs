@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use aldaas_api::CloneName;
+use aldaas_api::{CloneName, volume_id};
 use aldaas_rbd as rbd;
 use fail::fail_point;
 use jiff::Timestamp;
 
 use crate::build::is_for_verification;
-use crate::pod::is_pod_clone_name;
+use crate::listing::{KnownClones, ListedClone};
 use crate::record::{self, CloneRecord};
 use crate::{
     Error, GoldenImage, Holder, PodUse, Purpose, Result, SEALED, State, Store, default_object_size,
@@ -44,10 +44,13 @@ pub struct CloneInfo {
     pub record: CloneRecord,
 }
 
+/// How many records are read side by side: more don't make it quicker.
+const READERS: usize = 8;
+
 impl Store {
     /// Clones a ready golden image.
     pub fn clone_image(&self, golden: &GoldenImage, request: &CloneRequest) -> Result<CloneInfo> {
-        if is_for_verification(&request.name) || is_pod_clone_name(&request.name) {
+        if is_for_verification(&request.name) || volume_id::is_of_pods(request.name.as_str()) {
             return Err(Error::ReservedName(request.name.clone()));
         }
         refuse_unready(golden, request)?;
@@ -113,15 +116,10 @@ impl Store {
 
     /// Every clone of ours, by name.
     pub fn clones(&self) -> Result<Vec<CloneInfo>> {
-        let mut clones = Vec::new();
-        for entry in self.clones.images()? {
-            let Ok(name) = entry.name.to_string().parse() else { continue };
-            if let Some(record) = self.clone_record(&entry.id)? {
-                clones.push(CloneInfo { name, id: entry.id, record });
-            }
-        }
-        clones.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(clones)
+        let listed = self.list_clones(READERS, &KnownClones::default())?;
+        let ours =
+            |clone: ListedClone| Some(CloneInfo { name: clone.name, id: clone.id, record: clone.record? });
+        Ok(listed.into_iter().filter_map(ours).collect())
     }
 
     /// One clone.

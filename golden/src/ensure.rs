@@ -8,13 +8,13 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use aldaas_api::CloneName;
+use aldaas_api::{CloneName, volume_id};
 use aldaas_rbd as rbd;
 use fail::fail_point;
 
 use crate::clones::{WATCH_TIMEOUT, refuse_unready};
 use crate::leftovers::GRACE;
-use crate::pod::{USE, is_pod_clone_name};
+use crate::pod::USE;
 use crate::record::{CLONE_OF, CONDEMNED, CloneRecord, Metadata, has_clone_record};
 use crate::{CloneInfo, CloneRequest, Error, GoldenImage, PodUse, Purpose, Result, Store, image_name};
 
@@ -135,7 +135,7 @@ impl Store {
         let bare = match image.parent()? {
             Some(parent) => self.is_ours(&parent),
             // librbd had not come as far as the parent. Only we use such names.
-            None => is_pod_clone_name(name) && image.snapshots()?.is_empty(),
+            None => volume_id::is_of_pods(name.as_str()) && image.snapshots()?.is_empty(),
         };
         if bare && image.used_bytes()? == 0 {
             return Ok(Seen::HalfMade { id, watchers });

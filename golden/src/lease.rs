@@ -45,20 +45,10 @@ pub struct Lease {
 /// How long a user's sign of life counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// How long the lease lasts from its last renewal.
+    /// How long the lease lasts from its last renewal; it is renewed a few times in it.
     pub lease: Duration,
     /// How long the clone is kept beyond that.
     pub ttl: Duration,
-}
-
-impl Terms {
-    /// How long a lease lasts; it is renewed three times in it.
-    pub const LEASE: Duration = Duration::from_secs(90);
-
-    /// The usual lease.
-    pub fn with_ttl(ttl: Duration) -> Self {
-        Self { lease: Self::LEASE, ttl }
-    }
 }
 
 /// Whose turn it is to attach a named clone.

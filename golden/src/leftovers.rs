@@ -16,11 +16,10 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use aldaas_api::{CloneName, GoldenImageName};
+use aldaas_api::{CloneName, GoldenImageName, volume_id};
 use aldaas_rbd as rbd;
 
 use crate::lock::BuildLock;
-use crate::pod::is_pod_clone_name;
 use crate::record::{CloneRecord, STATE, has_clone_record};
 use crate::{Error, Result, State, Store, image_name};
 
@@ -159,7 +158,7 @@ impl Store {
         let mut found = Vec::new();
         for entry in self.clones.images()? {
             let Ok(name) = entry.name.to_string().parse::<CloneName>() else { continue };
-            if is_pod_clone_name(&name) {
+            if volume_id::is_of_pods(name.as_str()) {
                 continue;
             }
             if self.lacks_record(&self.clones, &entry.id, has_clone_record)?

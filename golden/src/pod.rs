@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use aldaas_api::CloneName;
-
 use crate::record::Metadata;
 
 /// The pod for which an image is there.
@@ -70,13 +68,6 @@ impl PodUse {
     }
 }
 
-/// Whether only the node plugin makes clones of such a name: `csi-` or `named-`, and a SHA-256.
-pub fn is_pod_clone_name(name: &CloneName) -> bool {
-    let hash = ["csi-", "named-"].iter().find_map(|prefix| name.as_str().strip_prefix(prefix));
-    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    hash.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(hex))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -120,16 +111,5 @@ mod tests {
         metadata.extend(next.write(USE));
         assert_eq!(PodUse::read(&metadata, USE), Some(next));
         assert_eq!(PodUse::read(&Metadata::new(), USE), None);
-    }
-
-    #[test]
-    fn names_that_only_the_node_plugin_uses_are_known() {
-        let hex = "0123456789abcdef".repeat(4);
-        for name in [format!("csi-{hex}"), format!("named-{hex}")] {
-            assert!(is_pod_clone_name(&name.parse().unwrap()));
-        }
-        for name in ["csi-1", "pr-123", &format!("verify-{hex}"), &format!("csi-{hex}0")] {
-            assert!(!is_pod_clone_name(&name.parse().unwrap()), "{name}");
-        }
     }
 }

@@ -4,11 +4,10 @@
 
 use std::time::Duration;
 
-use aldaas_api::GoldenImageName;
+use aldaas_api::{GoldenImageName, volume_id};
 use aldaas_rbd as rbd;
 use fail::fail_point;
 
-use crate::pod::is_pod_clone_name;
 use crate::record::{CLONE_OF, GoldenRecord};
 use crate::{GOLDEN, Result, SEALED, State, Store};
 
@@ -153,7 +152,7 @@ impl Store {
     /// Whether something without a record was on its way to being a clone, or is a stump of one that a pod should have had.
     fn is_half_made_trash(&self, entry: &rbd::TrashEntry) -> Result<bool> {
         let open = || self.clones.open_by_id_read_only(&entry.id);
-        let for_a_pod = entry.name.parse().is_ok_and(|name| is_pod_clone_name(&name));
+        let for_a_pod = volume_id::is_of_pods(&entry.name);
         Ok(self.is_unwritten_child(open())? || (for_a_pod && self.is_blank(open())?))
     }
 

@@ -76,6 +76,12 @@ pub fn pod(object: &core::Pod) -> Pod {
     }
 }
 
+/// Whether a node's kubelet says that it lives.
+pub fn is_ready(object: &core::Node) -> bool {
+    let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 fn pod_volume(uid: &str, volume: &core::Volume) -> Option<PodVolume> {
     let csi = volume.csi.as_ref().filter(|csi| csi.driver == DRIVER)?;
     let attributes = csi.volume_attributes.clone().unwrap_or_default();

@@ -289,6 +289,12 @@ impl Cluster for Kubernetes {
         async move { Ok(self.ask(api.get_metadata_opt(name)).await?.is_some()) }.boxed()
     }
 
+    fn node_is_ready<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, Away>> {
+        let api: Api<core::Node> = Api::all(self.client.clone());
+        async move { Ok(self.ask(api.get_opt(name)).await?.is_some_and(|node| convert::is_ready(&node))) }
+            .boxed()
+    }
+
     fn delete_pod<'a>(
         &'a self,
         pod: &'a Pod,

@@ -38,7 +38,7 @@ use crate::access::{self, Own};
 use crate::blocking::blocking;
 use crate::guard::Guards;
 use crate::metrics::{self, Metrics, Operation};
-use crate::ports::{Database, Directory};
+use crate::ports::{Cluster, Database, Directory};
 use crate::removal::Remover;
 use crate::storage::Storage;
 use crate::target::Target;
@@ -63,6 +63,7 @@ pub struct Publisher {
     pub(crate) storage: Arc<Storage>,
     pub(crate) node: Arc<volume::Node>,
     pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) guards: Arc<Guards>,
     pub(crate) remover: Arc<Remover>,
     pub(crate) metrics: Arc<Metrics>,
@@ -82,6 +83,8 @@ pub struct Parts {
     pub node: Arc<volume::Node>,
     /// Who may clone what.
     pub directory: Arc<dyn Directory>,
+    /// Which nodes live.
+    pub cluster: Arc<dyn Cluster>,
     /// Shared with the reaper.
     pub guards: Arc<Guards>,
     /// Shared with the reaper.
@@ -106,10 +109,20 @@ pub(crate) struct Ready {
 impl Publisher {
     /// Works with these.
     pub fn new(parts: Parts) -> Self {
-        let Parts { storage, node, directory, guards, remover, metrics, own, node_name, lease, workers } =
-            parts;
-        let (workers, alone) = (Semaphore::new(workers), Mutex::default());
-        Self { storage, node, directory, guards, remover, metrics, own, node_name, lease, workers, alone }
+        Self {
+            storage: parts.storage,
+            node: parts.node,
+            directory: parts.directory,
+            cluster: parts.cluster,
+            guards: parts.guards,
+            remover: parts.remover,
+            metrics: parts.metrics,
+            own: parts.own,
+            node_name: parts.node_name,
+            lease: parts.lease,
+            workers: Semaphore::new(parts.workers),
+            alone: Mutex::default(),
+        }
     }
 
     /// Publishes a volume; one that is published in the same way is fine. What waits for others gives up at `deadline`; what

@@ -130,30 +130,69 @@ impl Publisher {
         asked: &Asked<'_>,
         ensured: &golden::Ensured,
     ) -> Result<Option<String>, PublishError> {
-        let (id, made, me, terms) = (ensured.clone.id.clone(), ensured.made, asked.me.clone(), asked.terms);
-        let mut alone = self.alones().remove(&asked.clone).unwrap_or_default();
-        let used = self.pod_use(asked.request, Some(asked.terms.ttl));
-        let taken = self.storage.with(move |store| -> golden::Result<(Option<String>, Alone)> {
-            let turn = if made { Turn::Free } else { store.take_turn(&id, &me, &terms, &mut alone)? };
-            let by = match turn {
-                Turn::Wait { by } => return Ok((Some(by), alone)),
-                Turn::Free if !made => None,
-                Turn::Free => lease_or_holder(store, &id, &me, &terms)?,
-                Turn::Fence { addresses } => {
-                    store.fence(&addresses)?;
-                    lease_or_holder(store, &id, &me, &terms)?
-                }
-            };
-            if by.is_none() && !made {
-                store.retake_clone(&id, &used)?;
-            }
-            Ok((by, alone))
-        });
-        let (by, alone) = self.step("lease", async { Ok(taken.await?) }).await?;
+        let by = self.step("lease", self.look_and_take(asked, ensured)).await?;
+        if by.is_none() && !ensured.made {
+            let (id, used) = (ensured.clone.id.clone(), self.pod_use(asked.request, Some(asked.terms.ttl)));
+            self.storage.run(move |store| store.retake_clone(&id, &used)).await?;
+        }
+        Ok(by)
+    }
+
+    async fn look_and_take(
+        &self,
+        asked: &Asked<'_>,
+        ensured: &golden::Ensured,
+    ) -> Result<Option<String>, PublishError> {
+        let (id, me, terms) = (ensured.clone.id.clone(), asked.me.clone(), asked.terms);
+        if ensured.made {
+            return Ok(self.storage.run(move |store| lease_or_holder(store, &id, &me, &terms)).await?);
+        }
+        let before = self.alones().remove(&asked.clone).unwrap_or_default();
+        let (turn, alone) = self
+            .storage
+            .run(move |store| {
+                let mut alone = before.clone();
+                store.take_turn(&id, &me, &terms, &mut alone).map(|turn| (turn, alone))
+            })
+            .await?;
+        let by = match turn {
+            Turn::Free => None,
+            Turn::Wait { by } => Some(by),
+            Turn::Fence { addresses } => match self.still_lives(&ensured.clone.record).await {
+                Some(by) => Some(by),
+                None => self.fence_and_take(asked, ensured, addresses).await?,
+            },
+        };
         if by.is_some() {
             self.alones().insert(asked.clone.clone(), alone);
         }
         Ok(by)
+    }
+
+    async fn fence_and_take(
+        &self,
+        asked: &Asked<'_>,
+        ensured: &golden::Ensured,
+        addresses: Vec<String>,
+    ) -> Result<Option<String>, PublishError> {
+        let (id, me, terms) = (ensured.clone.id.clone(), asked.me.clone(), asked.terms);
+        let taken = self.storage.run(move |store| {
+            store.fence(&addresses)?;
+            lease_or_holder(store, &id, &me, &terms)
+        });
+        Ok(taken.await?)
+    }
+
+    /// The node that had the clone last may live although its plugin is silent: then its pod is not to be cut off. Of this node,
+    /// it is known that nobody has it.
+    async fn still_lives(&self, record: &golden::record::CloneRecord) -> Option<String> {
+        let user = record.pod.as_ref().filter(|user| user.node != self.node_name)?;
+        let why = match self.cluster.node_is_ready(&user.node).await {
+            Ok(false) => return None,
+            Ok(true) => "which is ready though its node plugin is silent".to_owned(),
+            Err(away) => format!("of which nothing is known: {away}"),
+        };
+        Some(format!("pod {}/{} on node {}, {why}", user.namespace, user.pod, user.node))
     }
 
     fn alones(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<CloneName, Alone>> {

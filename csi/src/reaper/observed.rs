@@ -133,7 +133,7 @@ impl SeenClone {
     /// Whether the node plugin made it; other clones are the command's.
     pub fn is_for_pods(&self) -> bool {
         let purpose = self.record.as_ref().map(|record| record.purpose);
-        aldaas_golden::pod::is_pod_clone_name(&self.name)
+        aldaas_api::volume_id::is_of_pods(self.name.as_str())
             && matches!(purpose, None | Some(Purpose::Pod | Purpose::PodNamed))
     }
 }

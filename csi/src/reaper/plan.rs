@@ -266,7 +266,7 @@ impl<'a> Judge<'a> {
             _ if spec.pool != self.observed.pool => return None,
             _ if spec.namespace == CLONE => {
                 let name: CloneName = spec.image.parse().ok()?;
-                if self.names.contains(&name) || !aldaas_golden::pod::is_pod_clone_name(&name) {
+                if self.names.contains(&name) || !volume_id::is_of_pods(name.as_str()) {
                     return None;
                 }
                 if let Some(pod) = self.by_clone.get(&name) {

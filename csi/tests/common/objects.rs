@@ -46,6 +46,14 @@ impl Objects {
         self.find("Database", name).unwrap()
     }
 
+    /// Whether the node's kubelet says that it lives.
+    pub fn set_ready(&mut self, node: &str, ready: bool) {
+        let status = if ready { "True" } else { "Unknown" };
+        self.find("Node", node).unwrap()["status"] =
+            json!({"conditions": [{"type": "Ready", "status": status}]});
+        self.write();
+    }
+
     fn find(&mut self, kind: &str, name: &str) -> Option<&mut Value> {
         self.items.iter_mut().find(|item| item["kind"] == kind && item["metadata"]["name"] == name)
     }

@@ -71,6 +71,10 @@ impl Cluster for FakeCluster {
         Box::pin(async move { self.answer(|world| world.nodes.contains(name)) })
     }
 
+    fn node_is_ready<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, Away>> {
+        self.node_exists(name)
+    }
+
     fn delete_pod<'a>(
         &'a self,
         pod: &'a Pod,
@@ -312,12 +316,13 @@ fn parts(
         storage: storage.clone(),
         node: node.clone(),
         directory: directory.clone(),
+        cluster: world.clone(),
         guards: guards.clone(),
         remover: remover.clone(),
         metrics: metrics.clone(),
         own: Own { namespace: "aldaas".into(), ingest_account: "aldaas-ingest".into() },
         node_name: NODE.into(),
-        lease: aldaas_golden::Terms::LEASE,
+        lease: LEASE,
         workers: 8,
     }));
     let node_name = NODE.to_owned();
