@@ -62,18 +62,7 @@ impl Candidate {
     /// The state changes after the snapshot is there, in one write, so that *sealed* always means a whole image.
     pub fn seal(&self, manifest: &Manifest) -> Result<()> {
         self.lock.check()?;
-        self.refuse_if_in_use()?;
-        let image = self.store.golden.open(&image_name(&self.name)?)?;
-        match image.create_snapshot(SEALED) {
-            Err(error) if error.is_exists() => {}
-            other => other?,
-        }
-        image.close()?;
-        fail_point!("golden::after-snapshot");
-        let json = serde_json::to_string(manifest).unwrap_or_default();
-        self.change(State::Candidate, State::Sealed, &[(MANIFEST, json)])?;
-        fail_point!("golden::after-seal");
-        Ok(())
+        self.store.seal_image(&self.name, &self.id, manifest, &[])
     }
 
     /// A clone of the sealed image, to verify it on.
@@ -117,20 +106,43 @@ impl Candidate {
         }
     }
 
-    fn refuse_if_in_use(&self) -> Result<()> {
-        let watchers = self.store.golden.watchers(&self.id)?;
-        if watchers.is_empty() {
-            return Ok(());
-        }
-        Err(Error::in_use(format!("golden/{}", self.name), &watchers))
-    }
-
     fn change(&self, from: State, to: State, more: &[(&str, String)]) -> Result<()> {
         self.store.change_state(&self.name, &self.id, from, to, more)
     }
 }
 
 impl Store {
+    /// Makes the snapshot and says so in the record, unless somebody has the image open.
+    pub(crate) fn seal_image(
+        &self,
+        name: &GoldenImageName,
+        id: &rbd::ImageId,
+        manifest: &Manifest,
+        more: &[(&str, String)],
+    ) -> Result<()> {
+        self.refuse_if_in_use(name, id)?;
+        let image = self.golden.open(&image_name(name)?)?;
+        match image.create_snapshot(SEALED) {
+            Err(error) if error.is_exists() => {}
+            other => other?,
+        }
+        image.close()?;
+        fail_point!("golden::after-snapshot");
+        let mut changes = vec![(MANIFEST, serde_json::to_string(manifest).unwrap_or_default())];
+        changes.extend_from_slice(more);
+        self.change_state(name, id, State::Candidate, State::Sealed, &changes)?;
+        fail_point!("golden::after-seal");
+        Ok(())
+    }
+
+    pub(crate) fn refuse_if_in_use(&self, name: &GoldenImageName, id: &rbd::ImageId) -> Result<()> {
+        let watchers = self.golden.watchers(id)?;
+        if watchers.is_empty() {
+            return Ok(());
+        }
+        Err(Error::in_use(format!("golden/{name}"), &watchers))
+    }
+
     /// Changes an image's state, with whatever belongs to the change, in one write that takes place only if
     /// the state is still what the caller saw.
     pub(crate) fn change_state(

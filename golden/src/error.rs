@@ -37,6 +37,9 @@ pub enum Error {
         /// What it would have to be.
         wanted: &'static str,
     },
+    /// It is not the one who decides that is asked to decide.
+    #[error("golden image {0} was built by somebody else, who answers for it")]
+    OtherBuilder(GoldenImageName),
     /// The golden image's name is taken.
     #[error("an image golden/{0} exists already: give the new one another name, or remove that one first")]
     ImageExists(GoldenImageName),

@@ -15,7 +15,7 @@
 //! - [`ensure`], [`listing`], [`removal`]: the same for the clones of pods ([`pod`]): found or made, listed by the thousand,
 //!   removed in two steps
 //! - [`lease`]: who may attach a clone that outlives its pod, and who must be fenced first
-//! - [`blank`]: the image that a pod builds
+//! - [`blank`]: the image that a pod builds, and [`built`]: what becomes of it
 //! - [`retire`]: taking a golden image away without breaking a clone that lives on it
 //! - [`trash`]: the second step of every removal
 //! - [`usage`]: how full a clone or the pool is
@@ -26,6 +26,7 @@
 
 pub mod blank;
 pub mod build;
+pub mod built;
 pub mod clones;
 pub mod ensure;
 mod error;

@@ -2,7 +2,7 @@
 
 use aldaas_golden::{CLONE, Error, GOLDEN, PodUse, State};
 
-use crate::support::{SIZE, bed, generation, killed_at, pod_use, rbd_name};
+use crate::support::{SIZE, bed, generation, killed_at, manifest, pod_use, rbd_name};
 
 #[test]
 fn a_pods_build_is_found_by_its_retry_and_by_nobody_else() {
@@ -54,4 +54,79 @@ fn a_build_that_was_killed_before_its_record_begins_anew() {
     bed.build(1);
     assert!(matches!(ensure(), Err(Error::WrongState { state: State::Ready, .. })));
     assert!(bed.namespace(CLONE).images().unwrap().is_empty());
+}
+
+#[test]
+fn what_a_pod_built_becomes_ready_once_nobody_has_it_open() {
+    let bed = bed();
+    let (name, pod, manifest) = (generation(1), pod_use(1), manifest());
+    let blank = bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+    let open = bed.namespace(GOLDEN).open(&rbd_name(&name)).unwrap();
+    assert!(matches!(bed.store.seal_built(&name, &pod.pod_uid, &manifest), Err(Error::InUse { .. })));
+    assert!(matches!(bed.store.discard_built(&name), Err(Error::InUse { .. })));
+    assert!(matches!(bed.store.fail_built(&name, "no"), Err(Error::InUse { .. })));
+    open.close().unwrap();
+    assert!(matches!(bed.store.verified(&name), Err(Error::WrongState { state: State::Candidate, .. })));
+    assert!(matches!(bed.store.seal_built(&name, "another", &manifest), Err(Error::OtherBuilder(_))));
+
+    for _ in 0..2 {
+        bed.store.seal_built(&name, &pod.pod_uid, &manifest).unwrap();
+    }
+    let record = bed.golden(&name).record;
+    assert_eq!((record.state, record.manifest), (State::Sealed, Some(manifest.clone())));
+    assert_eq!(record.source, manifest.source.location);
+    assert!(matches!(bed.store.ensure_blank(&name, SIZE, "pod", &pod), Err(Error::WrongState { .. })));
+    assert!(bed.store.latest(name.database()).is_err());
+    for _ in 0..2 {
+        bed.store.verified(&name).unwrap();
+    }
+    let latest = bed.store.latest(name.database()).unwrap();
+    assert_eq!((latest.name, latest.id), (name.clone(), blank.id));
+    assert!(matches!(bed.store.fail_built(&name, "no"), Err(Error::WrongState { .. })));
+    assert!(matches!(bed.store.discard_built(&name), Err(Error::WrongState { .. })));
+    bed.store.retire(&name, true).unwrap();
+    assert!(bed.is_empty());
+}
+
+#[test]
+fn what_a_pod_built_in_vain_is_kept_with_its_reason_or_thrown_away() {
+    let bed = bed();
+    let (name, pod) = (generation(1), pod_use(1));
+    bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+    bed.store.fail_built(&name, "the dump is cut short").unwrap();
+    bed.store.fail_built(&name, "another reason").unwrap();
+    let record = bed.golden(&name).record;
+    assert_eq!((record.state, record.reason.as_deref()), (State::Failed, Some("the dump is cut short")));
+    assert!(bed.store.seal_built(&name, &pod.pod_uid, &manifest()).is_err());
+    for _ in 0..2 {
+        bed.store.discard_built(&name).unwrap();
+    }
+    assert!(bed.is_empty());
+    assert!(matches!(bed.store.fail_built(&name, "no"), Err(Error::NoImage(_))));
+
+    // A sealed one goes with its snapshot; one that a process builds is that process's.
+    bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+    bed.store.seal_built(&name, &pod.pod_uid, &manifest()).unwrap();
+    bed.store.discard_built(&name).unwrap();
+    assert!(bed.is_empty());
+    let candidate = bed.store.begin(&name, SIZE, "-").unwrap();
+    assert!(matches!(bed.store.discard_built(&name), Err(Error::OtherBuilder(_))));
+    assert!(matches!(bed.store.fail_built(&name, "no"), Err(Error::OtherBuilder(_))));
+    candidate.discard().unwrap();
+    assert!(bed.is_empty());
+}
+
+#[test]
+fn a_controller_killed_while_it_seals_goes_on_where_it_was() {
+    let bed = bed();
+    let (name, pod) = (generation(1), pod_use(1));
+    for failpoint in ["golden::after-snapshot", "golden::after-seal"] {
+        bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+        killed_at(failpoint, || bed.store.seal_built(&name, &pod.pod_uid, &manifest()));
+        bed.store.seal_built(&name, &pod.pod_uid, &manifest()).unwrap();
+        killed_at("golden::after-ready", || bed.store.verified(&name));
+        bed.store.verified(&name).unwrap();
+        bed.store.retire(&name, true).unwrap();
+        assert!(bed.is_empty());
+    }
 }
