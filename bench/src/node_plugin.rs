@@ -324,6 +324,7 @@ fn node(bed: &Bed<'_>, name: &str) -> Result<Node> {
         ceph: options(bed),
         attach: AttachMode::Auto,
         fuse_program: bed.programs.join("aldaas-fuse"),
+        fuse_server: Default::default(),
     })?)
 }
 

@@ -132,6 +132,7 @@ fn reaper(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Reap
         ceph,
         attach: AttachMode::Auto,
         fuse_program: "aldaas-fuse".into(),
+        fuse_server: Default::default(),
     })?);
     let (metrics, guards, lease) =
         (Arc::new(Metrics::default()), Arc::new(Guards::default()), Duration::from_secs(90));

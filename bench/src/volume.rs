@@ -52,6 +52,7 @@ impl Bench {
             ceph,
             attach: AttachMode::Fuse,
             fuse_program: fuse_program.to_owned(),
+            fuse_server: Default::default(),
         })?;
         Ok(Self {
             ceph_conf: ceph_conf.to_owned(),

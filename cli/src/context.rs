@@ -11,7 +11,7 @@ use aldaas_api::CloneName;
 use aldaas_golden::{CLONE, Store};
 use aldaas_ingest::{EngineUser, Ingest, Supervisor};
 use aldaas_rbd as rbd;
-use aldaas_volume::{ImageSpec, Node, NodeConfig};
+use aldaas_volume::{FuseServer, ImageSpec, Node, NodeConfig};
 use anyhow::{Context as _, Result, bail};
 
 use crate::args::Global;
@@ -132,6 +132,7 @@ pub fn node(global: &Global) -> Result<Node> {
         ceph: ceph(global),
         attach: global.attach,
         fuse_program: fuse_program(global),
+        fuse_server: FuseServer::OnDemand,
     })?)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aldaas_api::Ttl;
 use aldaas_rbd as rbd;
-use aldaas_volume::AttachMode;
+use aldaas_volume::{AttachMode, FuseServer};
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
@@ -140,6 +140,9 @@ pub struct Serve {
     /// The program aldaas-fuse; nothing: the one beside this program
     #[arg(long, env = "ALDAAS_FUSE_PROGRAM", value_name = "PATH", help_heading = "Volumes")]
     fuse_program: Option<PathBuf>,
+    /// aldaas-fuse runs by itself on this node, e.g. in a pod of its own: wait for it, and never start one
+    #[arg(long, env = "ALDAAS_EXTERNAL_FUSE", help_heading = "Volumes")]
+    external_fuse: bool,
     /// How often the reaper looks for clones that nobody needs
     #[arg(long, env = "ALDAAS_REAPER_PERIOD", default_value = "30s", help_heading = "Volumes")]
     reaper_period: Ttl,
@@ -186,6 +189,7 @@ impl Serve {
             run_dir: self.run_dir,
             attach: self.attach,
             fuse_program: self.fuse_program.map_or_else(beside, Ok)?,
+            fuse_server: if self.external_fuse { FuseServer::External } else { FuseServer::OnDemand },
             objects: self.objects.map_or(Objects::Kubernetes(self.kubeconfig), Objects::File),
             own_namespace: self.namespace,
             ingest_account: self.ingest_account,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aldaas_rbd as rbd;
-use aldaas_volume::AttachMode;
+use aldaas_volume::{AttachMode, FuseServer};
 
 /// Everything that the plugin needs to know to run.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub attach: AttachMode,
     /// The program `aldaas-fuse`.
     pub fuse_program: PathBuf,
+    /// Who starts it.
+    pub fuse_server: FuseServer,
     /// Where Kubernetes' objects come from.
     pub objects: Objects,
     /// The namespace that aldaas itself runs in.

@@ -214,5 +214,6 @@ fn node(config: &Config) -> Result<Node> {
         ceph,
         attach: config.attach,
         fuse_program: config.fuse_program.clone(),
+        fuse_server: config.fuse_server,
     })?)
 }

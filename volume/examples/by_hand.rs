@@ -122,6 +122,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         ceph,
         attach: cli.attach,
         fuse_program: cli.fuse_program,
+        fuse_server: Default::default(),
     })?;
     match cli.command {
         Command::Create { image, marker, filesystem } => {

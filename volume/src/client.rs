@@ -13,11 +13,14 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Doing, Error};
 use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout};
+use crate::node::FuseServer;
 use crate::protocol::{Attached, Request, Response};
 use crate::spec::{How, ImageSpec};
 
 /// How long starting the server, a stop of the one before included, may take.
 const START_PATIENCE: Duration = Duration::from_secs(45);
+/// How often a server that somebody else starts is looked for.
+const EXTERNAL_POLL: Duration = Duration::from_millis(100);
 /// How long one answer may take; librbd's own time-outs are shorter.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 /// How long a server that said it stops may take to be gone.
@@ -33,6 +36,7 @@ pub(crate) const TAKEN: &str = "taken";
 pub(crate) struct Client {
     pub layout: Layout,
     pub program: PathBuf,
+    pub server: FuseServer,
     pub ceph: aldaas_rbd::ConnectOptions,
     /// The cluster that is meant; without one, whichever the server serves.
     pub cluster: Option<ClusterIdentity>,
@@ -62,13 +66,24 @@ impl Client {
                 // It is about to end: wait until it has, then start another.
                 Answer::Said(Response::Stopping { pid }) => self.wait_until_gone(pid)?,
                 Answer::Said(other) => return Err(unexpected(format!("attach {spec}"), other)),
-                Answer::Nobody => self.start()?,
+                Answer::Nobody => match self.server {
+                    FuseServer::OnDemand => self.start()?,
+                    FuseServer::External => std::thread::sleep(EXTERNAL_POLL),
+                },
             }
             if Instant::now() > deadline {
-                let detail =
-                    "no server answered in time; its log is fuse.log in the run directory".to_owned();
-                return Err(Error::ServerStart { program: self.program.clone(), detail });
+                return Err(self.nobody_serves());
             }
+        }
+    }
+
+    fn nobody_serves(&self) -> Error {
+        match self.server {
+            FuseServer::OnDemand => Error::ServerStart {
+                program: self.program.clone(),
+                detail: "no server answered in time; its log is fuse.log in the run directory".to_owned(),
+            },
+            FuseServer::External => Error::NoServer { run_dir: self.layout.run_dir().to_owned() },
         }
     }
 

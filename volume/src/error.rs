@@ -155,6 +155,14 @@ pub enum Error {
         /// Its last words.
         detail: String,
     },
+    /// Nobody runs the FUSE server that somebody else was to run.
+    #[error(
+        "no aldaas-fuse serves {}: it is to run by itself on this node (in a cluster, the pod of aldaas' I/O server)", .run_dir.display()
+    )]
+    NoServer {
+        /// The run directory.
+        run_dir: PathBuf,
+    },
     /// The FUSE server refused or failed a request.
     #[error("FUSE server: {doing}: {detail}")]
     Server {

@@ -12,6 +12,7 @@
 //!     ceph: Default::default(),
 //!     attach: AttachMode::Auto,
 //!     fuse_program: "/usr/bin/aldaas-fuse".into(),
+//!     fuse_server: Default::default(),
 //! })?;
 //! let clone = ImageSpec::new("aldaas", "clone", "mine");
 //! let marker = Marker { golden_image: "orders-20261123t033000z".into(), database: "orders".into() };
@@ -51,5 +52,5 @@ pub use error::{Error, Holder};
 pub use identity::ClusterIdentity;
 pub use inventory::{Cleaned, Observed, Server};
 pub use marker::Marker;
-pub use node::{Node, NodeConfig};
+pub use node::{FuseServer, Node, NodeConfig};
 pub use spec::{AttachMode, Filesystem, ImageSpec, Mounted, NewVolume, OpenVolume};

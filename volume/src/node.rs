@@ -28,6 +28,18 @@ pub struct NodeConfig {
     pub attach: AttachMode,
     /// Path of `aldaas-fuse`.
     pub fuse_program: PathBuf,
+    /// Who starts it.
+    pub fuse_server: FuseServer,
+}
+
+/// Who starts the FUSE server of a run directory, and ends it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FuseServer {
+    /// We, for the first image; it ends with the last.
+    #[default]
+    OnDemand,
+    /// Somebody else, e.g. a container of its own, so that it goes on when ours ends. Until it is there it is waited for.
+    External,
 }
 
 /// The volumes of one run directory on this machine. Cheap to make; keeps no state but what the kernel shows, so
@@ -51,6 +63,7 @@ impl Node {
             cluster: Some(ClusterIdentity::of(&config.ceph)),
             layout: layout.clone(),
             program: config.fuse_program.clone(),
+            server: config.fuse_server,
             ceph: config.ceph.clone(),
         };
         Ok(Self { config, layout, client, krbd: OnceLock::new() })
@@ -76,7 +89,8 @@ impl Node {
     /// # Errors
     /// When the server can't be started.
     pub fn prepare(&self) -> Result<(), Error> {
-        if self.attach_mode() == AttachMode::Krbd || self.client.server_alive()? {
+        let external = self.config.fuse_server == FuseServer::External;
+        if external || self.attach_mode() == AttachMode::Krbd || self.client.server_alive()? {
             return Ok(());
         }
         self.client.start()

@@ -7,7 +7,7 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use aldaas_volume::{Error, Filesystem, NewVolume, Node, Server};
+use aldaas_volume::{Error, Filesystem, FuseServer, NewVolume, Node, NodeConfig, Server};
 use common::{Fixture, by_hand, fuse_program, marker, writable};
 
 #[test]
@@ -358,8 +358,6 @@ fn the_server_outlives_whoever_started_it() {
 fn a_signal_ends_the_server_only_when_nothing_is_attached() {
     let fixture = Fixture::new();
     let (node, spec, mounted) = fixture.open("kept");
-    let pid = rustix::process::Pid::from_raw(fixture.server_pid().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let stop = |force: &[&str]| {
         let mut command = Command::new(fuse_program());
         command.arg("stop").arg("--run-dir").arg(fixture.run_dir()).args(force).output().unwrap()
@@ -386,13 +384,49 @@ fn a_signal_ends_the_server_only_when_nothing_is_attached() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut ready)
         .unwrap();
     assert_eq!(ready, "ready\n");
-    // Not started on demand: the last close doesn't end it, a signal does.
+    // Not started on demand: the last close doesn't end it, a signal does, at once or with the last close.
     node.open(&spec, &writable(&marker("kept"))).unwrap();
     node.close(&spec).unwrap();
     assert!(node.fuse_server_alive().unwrap());
+    let mounted = node.open(&spec, &writable(&marker("kept"))).unwrap();
     let pid = rustix::process::Pid::from_child(&server);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let (_, other, another) = fixture.open("other");
+    for volume in [&mounted, &another] {
+        std::fs::write(volume.data.join("x"), "served on").unwrap();
+        rustix::fs::syncfs(std::fs::File::open(&volume.data).unwrap()).unwrap();
+    }
+    node.close(&spec).unwrap();
+    assert!(node.fuse_server_alive().unwrap() && server.try_wait().unwrap().is_none());
+    node.close(&other).unwrap();
     assert!(server.wait().unwrap().success());
+    fixture.assert_nothing_left_on_the_node();
+}
+
+#[test]
+fn a_server_that_somebody_else_runs_is_waited_for_and_never_started() {
+    let fixture = Fixture::new();
+    let golden = fixture.sealed("g", 64, Filesystem::Ext4);
+    let clone = fixture.clone_of(&golden, "c");
+    let config = NodeConfig { fuse_server: FuseServer::External, ..fixture.config() };
+    let node = Node::new(config).unwrap();
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| node.open(&clone, &writable(&marker("g"))).unwrap());
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!opened.is_finished() && !node.fuse_server_alive().unwrap());
+        let mut server = Command::new(fuse_program());
+        server.args(["serve", "--foreground", "--run-dir"]).arg(fixture.run_dir());
+        server.arg("--ceph-conf").arg(fixture.bed.ceph_conf()).stdout(std::process::Stdio::null());
+        let mut server = server.spawn().unwrap();
+        let mounted = opened.join().unwrap();
+        assert_eq!(std::fs::read_to_string(mounted.data.join("hello")).unwrap(), "from the golden image");
+        node.close(&clone).unwrap();
+        node.settle().unwrap();
+        assert!(node.fuse_server_alive().unwrap(), "it is not ours to end");
+        let pid = rustix::process::Pid::from_child(&server);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(server.wait().unwrap().success());
+    });
     fixture.assert_nothing_left_on_the_node();
 }
 

@@ -187,7 +187,7 @@ fn code_of_volume(error: &volume::Error) -> Code {
     match error {
         _ if error.is_busy() => Code::Aborted,
         E::NoFreeLoop { .. } => Code::ResourceExhausted,
-        E::ServerStart { .. } | E::ImageNotFound { .. } => Code::Unavailable,
+        E::ServerStart { .. } | E::NoServer { .. } | E::ImageNotFound { .. } => Code::Unavailable,
         E::Server { errno: Some(errno), .. } => match rustix::io::Errno::from_raw_os_error(*errno) {
             rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Code::ResourceExhausted,
             _ => Code::Unavailable,

@@ -31,6 +31,7 @@ impl Golden {
             ceph,
             attach: AttachMode::Auto,
             fuse_program: Testbed::program("aldaas-fuse"),
+            fuse_server: Default::default(),
         });
         Self { store, cluster, node: node.unwrap(), pool: pool.to_owned() }
     }

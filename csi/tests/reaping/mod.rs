@@ -159,6 +159,7 @@ impl Rig {
             ceph: rbd::ConnectOptions { operation_timeout: Duration::ZERO, ..ceph },
             attach: AttachMode::Auto,
             fuse_program: Testbed::program("aldaas-fuse"),
+            fuse_server: Default::default(),
         };
         let parts = parts(storage, Node::new(config).unwrap(), world.clone(), kubelet.clone(), grace / 2);
         Self {

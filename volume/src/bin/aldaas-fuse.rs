@@ -23,7 +23,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until told to stop; SIGTERM ends it only when nothing is attached.
+    /// Serve until told to stop; SIGTERM ends it as soon as nothing is attached.
     Serve(Serve),
     /// Tell the server to stop; refused while images are attached.
     Stop {

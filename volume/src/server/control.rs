@@ -65,8 +65,10 @@ fn converse(
         text.push(b'\n');
         // An answer that nobody waits for any more changes nothing: what was begun stands.
         let sent = stream.write_all(&text);
-        if matches!(response, Response::Stopping { .. }) {
-            let _ = end.send(Ending::Asked);
+        match response {
+            Response::Stopping { .. } => drop(end.send(Ending::Asked)),
+            Response::Detached => drop(end.send(Ending::Detached)),
+            _ => {}
         }
         sent?;
     }

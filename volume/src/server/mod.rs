@@ -27,6 +27,7 @@ use crate::attach::sweep_dead_mounts;
 use crate::client::{READY, TAKEN, short_socket_path};
 use crate::layout::{self, Layout};
 use crate::loopdev;
+use crate::node::FuseServer;
 use clients::{Clients, sign};
 use images::Images;
 
@@ -63,6 +64,8 @@ enum Ending {
     Signal(i32),
     /// The mount is gone.
     Unmounted,
+    /// An image was detached: reason enough for a server that was told to end before.
+    Detached,
 }
 
 /// Serves until told to stop. Writes `ready` to standard output when it serves, `taken` when another server already
@@ -146,8 +149,9 @@ fn bounded(ceph: &aldaas_rbd::ConnectOptions) -> aldaas_rbd::ConnectOptions {
     aldaas_rbd::ConnectOptions { overrides, ..ceph.clone() }
 }
 
-/// Returns when the server shall end.
+/// Returns when the server shall end. A signal that came while images were attached is obeyed when the last of them goes.
 fn wait(images: &Images, ended: &mpsc::Receiver<Ending>) {
+    let mut told = false;
     for ending in ended {
         match ending {
             Ending::Asked => return,
@@ -155,13 +159,18 @@ fn wait(images: &Images, ended: &mpsc::Receiver<Ending>) {
                 tracing::warn!("the mount was taken away by somebody else; ending");
                 return;
             }
+            Ending::Detached if told && images.begin_stop(false).is_ok() => return,
+            Ending::Detached => {}
             Ending::Signal(signal) => match images.begin_stop(false) {
                 Ok(()) => return,
-                Err(attached) => tracing::warn!(
-                    signal,
-                    attached,
-                    "images are attached: serving on; `aldaas-fuse stop --force` ends regardless"
-                ),
+                Err(attached) => {
+                    told = true;
+                    tracing::warn!(
+                        signal,
+                        attached,
+                        "images are attached: serving until the last is detached; `aldaas-fuse stop --force` ends regardless"
+                    );
+                }
             },
         }
     }
@@ -351,5 +360,11 @@ pub fn list(run_dir: &Path) -> anyhow::Result<Option<Vec<crate::protocol::Attach
 fn local_client(run_dir: &Path) -> anyhow::Result<crate::client::Client> {
     let layout = Layout::new(run_dir)?;
     let ceph = aldaas_rbd::ConnectOptions::default();
-    Ok(crate::client::Client { layout, program: PathBuf::new(), ceph, cluster: None })
+    Ok(crate::client::Client {
+        layout,
+        program: PathBuf::new(),
+        server: FuseServer::External,
+        ceph,
+        cluster: None,
+    })
 }

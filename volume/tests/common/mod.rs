@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use aldaas_rbd::ConnectOptions;
 use aldaas_testbed::{Census, Scratch, TestPool, Testbed};
 use aldaas_volume::{
-    AttachMode, Filesystem, ImageSpec, Marker, Mounted, NewVolume, Node, NodeConfig, OpenVolume,
+    AttachMode, Filesystem, FuseServer, ImageSpec, Marker, Mounted, NewVolume, Node, NodeConfig, OpenVolume,
 };
 
 pub struct Fixture {
@@ -42,7 +42,13 @@ impl Fixture {
     pub fn config(&self) -> NodeConfig {
         let ceph = ConnectOptions { conf: Some(self.bed.ceph_conf().to_owned()), ..Default::default() };
         let run_dir = self.run_dir().to_owned();
-        NodeConfig { run_dir, ceph, attach: AttachMode::Fuse, fuse_program: fuse_program() }
+        NodeConfig {
+            run_dir,
+            ceph,
+            attach: AttachMode::Fuse,
+            fuse_program: fuse_program(),
+            fuse_server: FuseServer::OnDemand,
+        }
     }
 
     /// A blank image.
