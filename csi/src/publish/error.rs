@@ -159,9 +159,11 @@ fn code_of_golden(error: &golden::Error) -> Code {
     use golden::Error as E;
     match error {
         E::NoImage(_) | E::NoClone(_) => Code::NotFound,
-        E::NoneReady { .. } | E::WrongState { .. } | E::Foreign(_) | E::NewestReady(_) => {
-            Code::FailedPrecondition
-        }
+        E::NoneReady { .. }
+        | E::WrongState { .. }
+        | E::Foreign(_)
+        | E::NewestReady(_)
+        | E::OtherBuilder(_) => Code::FailedPrecondition,
         E::ImageExists(_) | E::CloneExists(_) | E::OtherParent { .. } => Code::AlreadyExists,
         E::ReservedName(_) | E::Name(_) => Code::InvalidArgument,
         E::Leased(_) | E::InUse { .. } | E::BuilderRunning { .. } | E::LockTaken(_) => Code::Aborted,
