@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Inside the image's build: puts all programs into directory $3, without what only a debugger needs.
+# $1: source (compiled here) or prebuilt (from target/image/bin). $2: debug or release.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+PROGRAMS=(aldaas aldaas-csi aldaas-fuse aldaas-ingest aldaas-restore aldaas-webhook)
+from=$1 profile=$2 into=$3
+
+mkdir -p "$into"
+case "$from" in
+  source)
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -y -q --no-install-recommends cmake libclang-dev librados-dev librbd-dev pkg-config python3
+    # shellcheck source=build.sh
+    . hack/lib/build.sh
+    built=$(build_programs "$profile")
+    for program in "${PROGRAMS[@]}"; do
+      strip --strip-debug -o "$into/$program" "$built/$program"
+    done
+    ;;
+  prebuilt)
+    for program in "${PROGRAMS[@]}"; do
+      [ -e "target/image/bin/$program" ] || { echo "there is no target/image/bin/$program: hack/image fills it" >&2; exit 1; }
+      cp "target/image/bin/$program" "$into/$program"
+    done
+    ;;
+  *) echo "PROGRAMS=$from: source or prebuilt" >&2; exit 1 ;;
+esac
+chmod 755 "$into"/*
