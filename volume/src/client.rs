@@ -343,14 +343,18 @@ fn tail(log: &mut File, from: u64) -> String {
 mod tests {
     use super::*;
 
+    fn client_of(layout: Layout) -> Client {
+        let (program, server, ceph) = (PathBuf::new(), FuseServer::OnDemand, Default::default());
+        Client { layout, program, server, ceph, cluster: None }
+    }
+
     #[test]
     fn the_server_waits_as_long_as_its_starter_would_and_zero_stays_forever() {
         let dir = tempfile::tempdir().unwrap();
         let arguments = |connect_timeout, operation_timeout| {
             let ceph =
                 aldaas_rbd::ConnectOptions { connect_timeout, operation_timeout, ..Default::default() };
-            let layout = Layout::new(dir.path()).unwrap();
-            let args = Client { layout, program: PathBuf::new(), ceph, cluster: None }.arguments();
+            let args = Client { ceph, ..client_of(Layout::new(dir.path()).unwrap()) }.arguments();
             let value = |name: &str| args[args.iter().position(|a| a == name).unwrap() + 1].clone();
             (value("--connect-timeout"), value("--operation-timeout"))
         };
@@ -362,7 +366,7 @@ mod tests {
     fn a_server_that_came_after_the_ending_one_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path()).unwrap();
-        let client = Client { layout, program: PathBuf::new(), ceph: Default::default(), cluster: None };
+        let client = client_of(layout);
         let lock = File::create_new(client.layout.server_lock()).unwrap();
         let lock = layout::lock_if_current(lock, &client.layout.server_lock()).unwrap().unwrap();
         let begun = Instant::now();
