@@ -3,6 +3,7 @@
 //! Whoever drives it (the CLI on a laptop, the controller in a cluster) reads these lines to show progress and to
 //! learn the result; the exit code alone says whether to try again ([`exit`]).
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Manifest;
@@ -67,6 +68,30 @@ pub enum Event {
         /// Whether trying again may help.
         temporary: bool,
     },
+}
+
+/// What `aldaas-restore list` writes: one line, and no event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The newest objects, the newest first.
+    pub objects: Vec<Object>,
+    /// How many there are.
+    pub total: u64,
+}
+
+/// An object in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its ETag, without quotes, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// When it was written.
+    pub last_modified: Timestamp,
 }
 
 /// The steps of a restore and of a check, in their order.

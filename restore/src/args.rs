@@ -7,7 +7,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use rustix::process::Pid;
 
 use crate::engine::{Kind, Stop};
-use crate::source::{Location, S3Options};
+use crate::source::{Location, Prefix, S3Options};
 
 /// Turns a database dump into a data directory that an engine starts on in a moment.
 #[derive(Debug, Parser)]
@@ -39,7 +39,7 @@ engine killed); 130 and 143 told to stop by SIGINT or SIGTERM.
 
 A dump is code: whoever can write it can run anything as the user that runs this program.";
 
-/// The four things the program does.
+/// What the program does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Restore a dump into an empty data directory, bake it, check it, and stop cleanly
@@ -55,6 +55,16 @@ pub enum Command {
     Serve(Serve),
     /// Tell what a dump is, without restoring it
     Inspect(Inspect),
+    /// Tell which dumps there are in a bucket, the newest first, as one JSON object
+    ///
+    /// {"objects":[{"key":…,"size":…,"etag":…,"lastModified":…}],"total":N}: total counts all that match, the list holds
+    /// the newest of them. Keys that end with / are no dumps and left out.
+    List(List),
+    /// Put a copy of this program somewhere else
+    ///
+    /// It is static: from a volume that an engine's container shares, it runs there whatever else that image holds. The copy
+    /// is at its place whole or not at all.
+    Install(Install),
 }
 
 /// Which dump.
@@ -66,6 +76,14 @@ pub struct From {
     #[arg(long, env = "ALDAAS_FROM", value_name = "LOCATION")]
     pub from: Location,
 
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub s3: S3,
+}
+
+/// How to reach S3.
+#[derive(Debug, clap::Args)]
+pub struct S3 {
     /// An S3 store that is not AWS, e.g. http://127.0.0.1:7480
     #[arg(long, env = "AWS_ENDPOINT_URL", value_name = "URL")]
     pub s3_endpoint: Option<String>,
@@ -75,10 +93,10 @@ pub struct From {
     pub s3_region: Option<String>,
 }
 
-impl From {
-    /// How to reach S3.
+impl S3 {
+    /// As the adapter wants it.
     #[must_use]
-    pub fn s3(&self) -> S3Options {
+    pub fn options(&self) -> S3Options {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         S3Options { endpoint: given(&self.s3_endpoint), region: given(&self.s3_region) }
     }
@@ -223,6 +241,34 @@ pub struct Inspect {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub from: From,
+}
+
+/// `list`
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Where to look: s3://bucket/prefix, or s3://bucket for all of it
+    #[arg(long, env = "ALDAAS_FROM", value_name = "PREFIX")]
+    pub from: Prefix,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub s3: S3,
+
+    /// What keys end with, e.g. .sql.gz
+    #[arg(long, env = "ALDAAS_SUFFIX", value_name = "SUFFIX", default_value = "")]
+    pub suffix: String,
+
+    /// How many to tell of
+    #[arg(long, env = "ALDAAS_NEWEST", value_name = "N", default_value_t = 20)]
+    pub newest: usize,
+}
+
+/// `install`
+#[derive(Debug, clap::Args)]
+pub struct Install {
+    /// Where to put it, with its name: /aldaas/aldaas-restore
+    #[arg(env = "ALDAAS_INSTALL_PATH", value_name = "PATH")]
+    pub path: PathBuf,
 }
 
 #[cfg(test)]

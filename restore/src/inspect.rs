@@ -14,7 +14,7 @@ use crate::restore::peel;
 /// # Errors
 /// When the dump cannot be read or is nothing that could be restored.
 pub async fn run(args: &Inspect, cancel: &CancellationToken) -> Result<(), Error> {
-    let opened = args.from.from.source(&args.from.s3()).open(cancel).await?;
+    let opened = args.from.from.source(&args.from.s3.options()).open(cancel).await?;
     let (size, etag) = (opened.size, opened.etag.clone());
     let (reading, pipe) = evidence::read(opened, Report::silent(), cancel.clone());
     let dump = peel(pipe).await?;

@@ -10,7 +10,7 @@
 //! - [`evidence`]: counts and hashes what is read, and hands it to the blocking side
 //! - [`mod@format`]: what a dump is, found by its content; decompression; the guard over plain SQL
 //! - [`engine`]: the port that every database engine implements, and PostgreSQL
-//! - [`restore`], [`check`], [`serve`], [`inspect`]: the four things the program does
+//! - [`restore`], [`check`], [`serve`], [`inspect`], [`list`], [`install`]: what the program does
 //!
 //! It knows neither RBD nor Kubernetes. **A dump is code**: whoever may write it can run anything as the engine's
 //! user (`COPY … TO PROGRAM` does), which is why the engine never runs as root and nobody else can connect meanwhile.
@@ -23,6 +23,8 @@ pub mod error;
 pub mod evidence;
 pub mod format;
 pub mod inspect;
+pub mod install;
+pub mod list;
 pub mod logging;
 pub mod report;
 pub mod restore;

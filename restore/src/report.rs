@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aldaas_api::event::{Event, Step};
 
 /// How often progress is said.
-const EVERY: Duration = Duration::from_millis(200);
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Says events and keeps time. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Report {
         })
     }
 
-    /// Says how far the reading is, not more often than people can see.
+    /// Says how far the reading is, once a second at most: it goes to a log that somebody keeps.
     pub fn progress(&self, bytes: u64, total: Option<u64>, last: bool) {
         let due = self.with(|clock| {
             let due = last || clock.said.elapsed() >= EVERY;
@@ -94,7 +94,12 @@ impl Clock {
 
 /// Writes one event to standard output. Nobody listening is no reason to stop: the exit code still tells.
 pub fn say(event: &Event) {
-    let Ok(mut line) = serde_json::to_string(event) else { return };
+    print(event);
+}
+
+/// Writes one line of JSON to standard output.
+pub fn print(what: &impl serde::Serialize) {
+    let Ok(mut line) = serde_json::to_string(what) else { return };
     line.push('\n');
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());

@@ -24,7 +24,7 @@ pub async fn run<E: Engine>(
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
     report.step(Step::Open);
-    let source = args.from.from.source(&args.from.s3());
+    let source = args.from.from.source(&args.from.s3.options());
     let opened = source.open(cancel).await?;
     let etag = opened.etag.clone();
     let (evidence, pipe) = evidence::read(opened, report.clone(), cancel.clone());

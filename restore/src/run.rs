@@ -10,7 +10,7 @@ use crate::engine::{self, Kind};
 use crate::error::Error;
 use crate::report::{Report, say};
 use crate::shutdown::Shutdown;
-use crate::{check, child, inspect, restore, serve};
+use crate::{check, child, inspect, install, list, restore, serve};
 
 /// Does what the arguments say, and tells how it went: the last event before a failure says why.
 pub async fn run(args: Args, shutdown: Shutdown) -> u8 {
@@ -35,6 +35,8 @@ async fn dispatch(args: Args, report: &Report, shutdown: &Shutdown) -> Result<()
         Command::Check(args) => check::run(&engine(&args.place, None)?, args, report, cancel).await,
         Command::Serve(args) => serve::run(&engine(&args.place, None)?, args, report, cancel).await,
         Command::Inspect(args) => inspect::run(&args, cancel).await,
+        Command::List(args) => list::run(&args, cancel).await,
+        Command::Install(args) => install::run(&args),
     }
 }
 

@@ -183,25 +183,10 @@ fn a_volume_that_is_too_small_is_told_as_such() {
     for (size, rows) in [("20m", 10), ("64m", 1_500_000)] {
         let room = Room::new();
         let volume = room.path("volume");
-        std::fs::create_dir(&volume).unwrap();
-        let options = format!("size={size},mode=0777");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "none"])
-            .arg(&volume)
-            .status();
-        assert!(mounted.unwrap().success(), "mounting a tmpfs needs root: run make test");
-        let _unmounted = Unmount(volume.clone());
+        let _unmounted = mount_tmpfs(&volume, &format!("size={size},mode=0777"));
         let outcome = run(&mut room.restore_into(room.write("dump", dump(rows)), volume.join("data")));
         assert_says(outcome.failed(1), &["the volume is too small", "--size"]);
         room.wait_for_no_process();
-    }
-}
-
-struct Unmount(std::path::PathBuf);
-
-impl Drop for Unmount {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
     }
 }
 

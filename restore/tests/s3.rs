@@ -9,18 +9,9 @@ use std::time::{Duration, Instant};
 
 use aldaas_api::event::Event;
 use aldaas_testbed::Testbed;
+use common::bucket::with_s3;
 use common::liar::{Liar, Lie};
 use common::*;
-
-/// Adds what the test bed's S3 needs.
-fn with_s3<'a>(command: &'a mut Command, bed: &Testbed) -> &'a mut Command {
-    let s3 = bed.s3();
-    command
-        .env("AWS_ENDPOINT_URL", &s3.endpoint)
-        .env("AWS_ACCESS_KEY_ID", &s3.access_key)
-        .env("AWS_SECRET_ACCESS_KEY", &s3.secret_key)
-        .env("AWS_REGION", &s3.region)
-}
 
 /// Adds what a liar needs.
 fn with_liar<'a>(command: &'a mut Command, endpoint: &str) -> &'a mut Command {
@@ -116,12 +107,16 @@ fn keys_that_may_not_read_are_told_with_what_to_check() {
 
 #[test]
 fn without_keys_it_says_so_in_seconds() {
-    let room = Room::new();
+    let (bed, room) = (Testbed::get(), Room::new());
+    let bucket = bucket(bed);
+    bed.put_object(&bucket, "dump", b"SELECT 1;");
     let since = Instant::now();
-    let outcome = run(room.restore("s3://bucket/key").env("AWS_ENDPOINT_URL", "http://127.0.0.1:1"));
+    let mut command = room.restore(format!("s3://{bucket}/dump"));
+    let outcome = run(command.env("AWS_ENDPOINT_URL", &bed.s3().endpoint));
     let reason = outcome.failed(1);
-    assert!(reason.contains("AWS_ACCESS_KEY_ID"), "{reason}");
+    assert!(reason.contains("without a key") && reason.contains("AWS_ACCESS_KEY_ID"), "{reason}");
     assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    bed.delete_object(&bucket, "dump");
 }
 
 #[test]

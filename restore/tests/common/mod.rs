@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use aldaas_api::event::Event;
 use aldaas_api::manifest::Manifest;
 
+pub mod bucket;
 pub mod liar;
 
 /// The user that owns the data: the engine refuses to run as root.
@@ -107,6 +108,12 @@ impl Room {
         command
     }
 
+    pub fn list(&self, from: impl AsRef<str>) -> Command {
+        let mut command = self.command(&self.program);
+        command.arg("list").arg("--from").arg(from.as_ref());
+        command
+    }
+
     fn place(&self, command: &mut Command, data: &Path) {
         command.args(["--database", "orders"]);
         command.arg("--data-dir").arg(data).arg("--work-dir").arg(self.path("work"));
@@ -156,6 +163,22 @@ impl Drop for Room {
         if !std::thread::panicking() {
             self.wait_for_no_process();
         }
+    }
+}
+
+/// A file system in memory at `path`, which is made; dropping it unmounts it.
+pub fn mount_tmpfs(path: &Path, options: &str) -> Unmount {
+    fs::create_dir(path).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(path).status();
+    assert!(mounted.unwrap().success(), "mounting a tmpfs needs root: run make test");
+    Unmount(path.to_owned())
+}
+
+pub struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
     }
 }
 

@@ -1,0 +1,54 @@
+//! `aldaas-restore install`: this program onto a volume that it shares with an engine's container.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::args::Install;
+use crate::error::Error;
+
+/// Copies this program. It is at its place whole or not at all, whatever happens meanwhile; one that runs there already
+/// runs on.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn run(args: &Install) -> Result<(), Error> {
+    // Opened, not looked up: by now its file may have another name, or none.
+    let mut program = fs::File::open("/proc/self/exe").map_err(Error::file("read", Path::new("/proc/self/exe")))?;
+    put(&mut program, &args.path, 0o755).map_err(Error::file("install this program as", &args.path))?;
+    tracing::info!("installed as {}", args.path.display());
+    Ok(())
+}
+
+/// Writes all of `from` to a new file with this mode, which then takes the place of whatever is at `path`.
+fn put(from: &mut impl io::Read, path: &Path, mode: u32) -> io::Result<()> {
+    let draft = draft(path)?;
+    let written = (|| {
+        match fs::remove_file(&draft) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
+        let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+        io::copy(from, &mut file)?;
+        file.flush()?;
+        // Whatever the umask says.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        drop(file); // or it could not be run yet
+        fs::rename(&draft, path)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+/// Beside it, so that it can be renamed; of ours alone.
+fn draft(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))?;
+    let mut draft = std::ffi::OsString::from(".");
+    draft.push(name);
+    draft.push(format!(".{}", std::process::id()));
+    Ok(path.with_file_name(draft))
+}

@@ -1,0 +1,66 @@
+//! The program, copied to where an engine's container finds it.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
+use common::*;
+
+fn install(room: &Room, path: &std::path::Path) -> Command {
+    let mut command = room.command(room.path("aldaas-restore"));
+    command.arg("install").arg(path);
+    command
+}
+
+#[test]
+fn an_installed_copy_is_whole_can_be_run_by_anybody_and_takes_the_place_of_an_older_one() {
+    let room = Room::new();
+    fs::create_dir(room.path("shared")).unwrap();
+    fs::set_permissions(room.path("shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = room.path("shared/aldaas-restore");
+    for again in [false, true] {
+        // Even where it runs just now, and whatever the umask is.
+        let running = again.then(|| {
+            Command::new(&path)
+                .args(["inspect", "--from", "-"])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        });
+        let mut shell = room.command("/bin/sh");
+        let script =
+            format!("umask 077; exec {} install {}", room.path("aldaas-restore").display(), path.display());
+        let outcome = run(shell.args(["-c", &script]));
+        assert_eq!((outcome.code, outcome.events.len()), (0, 0), "{}", outcome.log);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+        let same = Command::new("cmp").arg(room.path("aldaas-restore")).arg(&path).status().unwrap();
+        assert!(same.success());
+        let said = room.command(&path).arg("--version").output().unwrap();
+        assert!(String::from_utf8(said.stdout).unwrap().starts_with("aldaas-restore "));
+        if let Some(mut running) = running {
+            drop(running.stdin.take());
+            running.wait().unwrap();
+        }
+    }
+    // Nothing else is left there.
+    assert_eq!(fs::read_dir(room.path("shared")).unwrap().count(), 1);
+}
+
+#[test]
+fn where_it_cannot_be_installed_nothing_is_left() {
+    let room = Room::new();
+    assert!(
+        run(&mut install(&room, &room.path("missing/aldaas-restore")))
+            .failed(1)
+            .contains("missing/aldaas-restore")
+    );
+    let small = room.path("small");
+    let _unmounted = mount_tmpfs(&small, "size=1m,mode=0777");
+    let reason = run(&mut install(&room, &small.join("aldaas-restore"))).failed(1).to_owned();
+    assert!(reason.contains("No space left on device"), "{reason}");
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 0);
+}
