@@ -106,6 +106,8 @@ pub enum Step {
     Start,
     /// Stream the dump in.
     Restore,
+    /// Make unrecognisable what nobody may see.
+    Mask,
     /// Make clones cheap: vacuum, freeze, analyse, checkpoint.
     Bake,
     /// Start the engine as users will.
@@ -123,6 +125,7 @@ impl std::fmt::Display for Step {
             Step::Init => "init",
             Step::Start => "start",
             Step::Restore => "restore",
+            Step::Mask => "mask",
             Step::Bake => "bake",
             Step::Serve => "serve",
             Step::Check => "check",

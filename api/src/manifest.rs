@@ -21,8 +21,39 @@ pub struct Manifest {
     pub contents: Contents,
     /// How long each step took, in milliseconds.
     pub steps: BTreeMap<Step, u64>,
+    /// What the user had done to the data or proved of it, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ran: Vec<Ran>,
     /// When the engine had stopped.
     pub finished_at: Timestamp,
+}
+
+/// A statement or a command of the user's that ran, and succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// In which step.
+    pub step: Step,
+    /// What it is.
+    pub kind: RanKind,
+    /// Its beginning, in one line, for people.
+    pub text: String,
+    /// SHA-256 of all of it, hexadecimal; of a command's words with a zero byte behind each.
+    pub sha256: String,
+    /// Rows that a statement touched or returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// What was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RanKind {
+    /// Statements for the engine.
+    Sql,
+    /// A program.
+    Command,
 }
 
 /// The dump.

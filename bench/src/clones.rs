@@ -92,6 +92,7 @@ pub fn manifest(database: &str) -> Manifest {
         engine: Engine { name: "postgres".into(), version: "15.18".into() },
         contents: Contents { tables: 100, rows: 1_000_000, bytes: GIB },
         steps: Default::default(),
+        ran: Vec::new(),
         finished_at: Timestamp::now(),
     }
 }

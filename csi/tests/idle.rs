@@ -69,6 +69,7 @@ fn manifest() -> Manifest {
         engine: Engine { name: "postgres".into(), version: "15".into() },
         contents: Contents { tables: 0, rows: 0, bytes: 0 },
         steps: Default::default(),
+        ran: Vec::new(),
         finished_at: jiff::Timestamp::now(),
     }
 }

@@ -3,11 +3,21 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use aldaas_api::Ttl;
 use clap::{ArgAction, Parser, Subcommand};
 use rustix::process::Pid;
 
 use crate::engine::{Kind, Stop};
 use crate::source::{Location, Prefix, S3Options};
+
+/// Variables that begin so are the engine's, without the prefix: `ALDAAS_ENGINE_ENV_TZ=UTC`.
+pub const ENGINE_VARIABLES: &str = "ALDAAS_ENGINE_ENV_";
+/// … those of the restore command, …
+pub const RESTORE_VARIABLES: &str = "ALDAAS_RESTORE_ENV_";
+/// … of the mask command, …
+pub const MASK_VARIABLES: &str = "ALDAAS_MASK_ENV_";
+/// … and of the check command.
+pub const CHECK_VARIABLES: &str = "ALDAAS_CHECK_ENV_";
 
 /// Turns a database dump into a data directory that an engine starts on in a moment.
 #[derive(Debug, Parser)]
@@ -32,6 +42,10 @@ Examples:
 
 Keys for S3 come from where the AWS tools have theirs: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a web
 identity token, the machine's role.
+
+Neither the engine nor a command sees the environment of this program, least of all the keys. Variables for them are given
+as ALDAAS_ENGINE_ENV_NAME, ALDAAS_RESTORE_ENV_NAME, ALDAAS_MASK_ENV_NAME and ALDAAS_CHECK_ENV_NAME, and are theirs as NAME:
+    ALDAAS_MASK_ENV_SALT=… aldaas-restore restore … --mask-command /opt/mask.sh     # mask.sh sees SALT
 
 Events are written to standard output, one JSON object per line; logs to standard error (RUST_LOG says how much).
 Exit code: 0 done; 1 it can only fail again (a bad dump, a failing check); 2 bad arguments; 75 it may work later (S3 away,
@@ -183,6 +197,35 @@ pub struct Restore {
     /// The locale of the new database: it decides how text is sorted
     #[arg(long, env = "ALDAAS_LOCALE", value_name = "LOCALE", default_value = "C.UTF-8")]
     pub locale: String,
+
+    /// Restore with this command instead; program and arguments are words of their own, each behind a flag of its own
+    ///
+    /// It gets the dump as it is stored, compressed or not, on standard input, and in its environment how to connect to the
+    /// engine and its empty database: PGHOST, PGPORT, PGUSER, PGDATABASE. What it says goes to the log. It fails the restore
+    /// unless it exits with 0; 75 says that it may work later. For example:
+    /// --command sh --command -c --command 'zstd -dc | psql -v ON_ERROR_STOP=1'
+    #[arg(long, env = "ALDAAS_RESTORE_COMMAND", value_name = "WORD", allow_hyphen_values = true)]
+    pub command: Vec<String>,
+
+    /// SQL that makes data unrecognisable, run after the restore; may be given several times
+    ///
+    /// Each in a transaction of its own, as the engine's superuser. When all is masked, the tables that changed are written
+    /// anew (that takes room for the largest of them) and the log is cut, so that nothing of what was replaced is left in
+    /// the files.
+    #[arg(long, env = "ALDAAS_MASK_SQL", value_name = "SQL", allow_hyphen_values = true)]
+    pub mask_sql: Vec<String>,
+
+    /// A command that makes data unrecognisable, run after the SQL; program and arguments as for --command
+    #[arg(long, env = "ALDAAS_MASK_COMMAND", value_name = "WORD", allow_hyphen_values = true)]
+    pub mask_command: Vec<String>,
+
+    /// Another argument for the engine, e.g. --engine-arg -c --engine-arg shared_buffers=2GB
+    #[arg(long = "engine-arg", env = "ALDAAS_ENGINE_ARG", value_name = "WORD", allow_hyphen_values = true)]
+    pub engine_args: Vec<String>,
+
+    /// A restore that takes longer has failed for good: 90m, 12h, 2d
+    #[arg(long, env = "ALDAAS_TIMEOUT", value_name = "TIME", default_value = "1d")]
+    pub timeout: Ttl,
 }
 
 /// `check`
@@ -199,8 +242,22 @@ pub struct Check {
     /// A statement that must succeed and return a row, with no false and no NULL in it; may be given several times
     ///
     /// For example: SELECT count(*) > 0 FROM orders. One that may return nothing is written SELECT EXISTS (…).
-    #[arg(long, env = "ALDAAS_CHECK_SQL", value_name = "STATEMENT", value_delimiter = None)]
+    #[arg(long, env = "ALDAAS_CHECK_SQL", value_name = "STATEMENT", allow_hyphen_values = true)]
     pub sql: Vec<String>,
+
+    /// A command that must exit with 0, run after the statements; each word behind a flag of its own
+    ///
+    /// In its environment stands how to connect: PGHOST, PGPORT, PGUSER, PGDATABASE. What it says goes to the log.
+    #[arg(long, env = "ALDAAS_CHECK_COMMAND", value_name = "WORD", allow_hyphen_values = true)]
+    pub command: Vec<String>,
+
+    /// Another argument for the engine, e.g. --engine-arg -c --engine-arg shared_buffers=2GB
+    #[arg(long = "engine-arg", env = "ALDAAS_ENGINE_ARG", value_name = "WORD", allow_hyphen_values = true)]
+    pub engine_args: Vec<String>,
+
+    /// A check that takes longer has failed for good: 90m, 12h, 2d
+    #[arg(long, env = "ALDAAS_TIMEOUT", value_name = "TIME", default_value = "1h")]
+    pub timeout: Ttl,
 }
 
 /// `serve`

@@ -1,14 +1,16 @@
 //! `aldaas-restore check`: proves that a clone holds what its golden image was made of.
 
-use aldaas_api::event::Event;
+use aldaas_api::event::{Event, Step};
 use aldaas_api::manifest::Manifest;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Check;
+use crate::command::UserCommand;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::report::{Report, say};
-use crate::restore::look;
+use crate::restore::{Checks, look};
+use crate::variables::Variables;
 
 /// Starts, counts, compares, runs the user's own checks, stops.
 ///
@@ -17,6 +19,7 @@ use crate::restore::look;
 pub async fn run<E: Engine>(
     engine: &E,
     args: Check,
+    variables: &Variables,
     report: &Report,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
@@ -24,7 +27,9 @@ pub async fn run<E: Engine>(
     let mut manifest: Manifest = serde_json::from_slice(&text).map_err(|err| {
         Error::Refused(format!("the manifest {} is not one: {err}", args.manifest.display()))
     })?;
-    let found = look(engine, &args.sql, report, cancel).await?;
+    let command = UserCommand { what: "check command", words: &args.command, variables };
+    let checks = Checks { sql: &args.sql, command: Some(command) };
+    let (found, ran) = look(engine, &checks, report, cancel).await?;
     let expected = &manifest.contents;
     // Bytes may differ: the engine's own files come and go.
     if (found.tables, found.rows) != (expected.tables, expected.rows) {
@@ -35,6 +40,8 @@ pub async fn run<E: Engine>(
     }
     manifest.steps = report.durations();
     manifest.contents = found;
+    manifest.ran.retain(|ran| ran.step != Step::Check);
+    manifest.ran.extend(ran);
     say(&Event::Done { manifest: Box::new(manifest) });
     Ok(())
 }

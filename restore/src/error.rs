@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use aldaas_api::Ttl;
+
 use crate::{engine, format, source};
 
 /// Why a restore, a check or a served engine ended early.
@@ -30,6 +32,28 @@ pub enum Error {
     /// The arguments cannot be carried out here.
     #[error("{0}")]
     Refused(String),
+    /// A command of the user's did not succeed.
+    #[error("the {what} ({program}) failed with {how}: {said}")]
+    Command {
+        /// Which, e.g. `mask command`.
+        what: &'static str,
+        /// The program.
+        program: String,
+        /// How it ended.
+        how: String,
+        /// Its last words.
+        said: String,
+        /// Whether trying again may help.
+        temporary: bool,
+    },
+    /// It took too long.
+    #[error("it took longer than {limit}, and was stopped: give it more time ({advice}), or more resources")]
+    TimedOut {
+        /// How long it may take.
+        limit: Ttl,
+        /// How to change that.
+        advice: &'static str,
+    },
     /// What is in the data directory is not what the manifest says.
     #[error("{0}")]
     Differs(String),
@@ -51,7 +75,12 @@ impl Error {
         match self {
             Error::Source(err) => err.is_permanent(),
             Error::Engine(err) => err.is_permanent(),
-            Error::Format(_) | Error::File { .. } | Error::Refused(_) | Error::Differs(_) => true,
+            Error::Command { temporary, .. } => !temporary,
+            Error::Format(_)
+            | Error::File { .. }
+            | Error::Refused(_)
+            | Error::Differs(_)
+            | Error::TimedOut { .. } => true,
             Error::Cancelled => false,
         }
     }
@@ -66,4 +95,11 @@ impl Error {
                 | Error::Engine(engine::Error::Cancelled)
         )
     }
+}
+
+/// A text without line breaks and other things that move a cursor: a reason is a line of our log, and no line of it may
+/// begin as somebody else wants it to.
+#[must_use]
+pub fn in_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -18,6 +18,7 @@
 pub mod args;
 pub mod check;
 pub mod child;
+pub mod command;
 pub mod engine;
 pub mod error;
 pub mod evidence;
@@ -26,12 +27,15 @@ pub mod inspect;
 pub mod install;
 pub mod list;
 pub mod logging;
+pub mod mask;
+pub mod ran;
 pub mod report;
 pub mod restore;
 pub mod run;
 pub mod serve;
 pub mod shutdown;
 pub mod source;
+pub mod variables;
 
 pub use error::Error;
 pub use run::run;

@@ -147,6 +147,7 @@ fn manifest(database: &str) -> Manifest {
         engine: Engine { name: "postgres".into(), version: "15.18".into() },
         contents: Contents { tables: 1, rows: 1, bytes: 1 },
         steps: Default::default(),
+        ran: Vec::new(),
         finished_at: Timestamp::now(),
     }
 }

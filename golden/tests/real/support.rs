@@ -119,6 +119,7 @@ pub fn manifest() -> Manifest {
         engine: Engine { name: "postgres".into(), version: "15.18".into() },
         contents: Contents { tables: 1, rows: 2, bytes: 3 },
         steps: Default::default(),
+        ran: Vec::new(),
         finished_at: Timestamp::now(),
     }
 }

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use aldaas_api::manifest::Contents;
 use tokio_util::sync::CancellationToken;
 
+use crate::command::UserCommand;
+use crate::evidence::Pipe;
 use crate::format::{Dump, StreamError};
+use crate::variables::Variables;
 
 /// The engines there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,6 +31,17 @@ pub struct Place {
     pub work: PathBuf,
     /// The database, as aldaas and the engine call it.
     pub database: String,
+    /// What the user wants it to have beside that.
+    pub extra: Extra,
+}
+
+/// What the user adds to how an engine is started.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Environment.
+    pub variables: Variables,
 }
 
 /// How an engine is started.
@@ -86,6 +100,39 @@ pub trait Engine {
         jobs: u32,
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<(), LoadError>>;
+
+    /// As [`load`](Self::load), with a command of the user's.
+    fn load_by(
+        &self,
+        server: &mut Self::Server,
+        command: &UserCommand<'_>,
+        dump: Pipe,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<(), crate::Error>>;
+
+    /// Runs statements that mask data, in a transaction of their own. Tells how many rows they touched. In
+    /// [`Mode::Load`].
+    fn mask(
+        &self,
+        server: &mut Self::Server,
+        sql: &str,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<u64, Error>>;
+
+    /// Leaves nothing in the files of what was masked. In [`Mode::Load`], with no command running any more.
+    fn forget(
+        &self,
+        server: &mut Self::Server,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<(), Error>>;
+
+    /// Runs a command of the user's beside it.
+    fn run(
+        &self,
+        server: &mut Self::Server,
+        command: &UserCommand<'_>,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<(), crate::Error>>;
 
     /// Makes clones cheap: whatever a first reader or writer would have to tidy up is done here. In [`Mode::Load`].
     fn bake(
@@ -162,6 +209,14 @@ pub enum Error {
     /// A statement of the dump failed.
     #[error("{0}")]
     Statement(String),
+    /// A statement that masks data failed.
+    #[error("the mask {sql:?} failed: {said}")]
+    Mask {
+        /// The statement.
+        sql: String,
+        /// What the engine said.
+        said: String,
+    },
     /// A check of the user's did not hold.
     #[error("the check {sql:?} does not hold: {said}")]
     Check {

@@ -46,6 +46,12 @@ impl Binaries {
         Ok(Binaries { dir })
     }
 
+    /// The directory that holds them.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The path of `program`.
     #[must_use]
     pub fn program(&self, program: &str) -> PathBuf {

@@ -45,7 +45,8 @@ pub(super) async fn init(
             "--no-instructions",
         ])
         .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
-        .arg(format!("--locale={locale}"));
+        .arg(format!("--locale={locale}"))
+        .envs(place.extra.variables.iter());
     run("initdb", command, cancel).await.map_err(|err| complaint::explain(err, &place.data))?;
     let hba = place.data.join("pg_hba.conf");
     fs::write(&hba, HBA).map_err(Error::io(format!("write {}", hba.display())))

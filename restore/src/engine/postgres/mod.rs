@@ -5,10 +5,12 @@ mod cluster;
 mod complaint;
 mod load;
 mod log;
+mod mask;
 mod query;
 mod server;
 mod settings;
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use aldaas_api::manifest::Contents;
@@ -17,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Error, LoadError, Mode, Place, Server, Stop};
 use crate::child;
+use crate::command::{UserCommand, Words};
+use crate::evidence::Pipe;
 use crate::format::{Content, Dump};
 use binaries::Binaries;
 use load::Load;
@@ -54,10 +58,10 @@ impl Postgres {
 
     /// After a dump that made databases of its own (`pg_dump --create`), or went to others: sees to it that all of it
     /// is in the database of our name.
-    async fn adopt(&self, load: &Load<'_>, server: &mut Postmaster) -> Result<(), LoadError> {
+    async fn adopt(&self, server: &mut Postmaster, cancel: &CancellationToken) -> Result<(), LoadError> {
         const MADE: &str =
             "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1";
-        let (cancel, database) = (load.cancel, self.place.database.as_str());
+        let database = self.place.database.as_str();
         if database != FIRST && query::has_tables(server, FIRST, cancel).await? {
             let what = format!("the dump makes tables in the database {FIRST:?}, not all in one of its own");
             return Err(Error::Statement(format!("{what}: dump one database alone")).into());
@@ -89,6 +93,38 @@ impl Postgres {
         }
         let rename = format!("ALTER DATABASE {} RENAME TO {ours}", query::quote(one));
         Ok(query::run(server, FIRST, &rename, cancel).await?)
+    }
+
+    /// Runs a command of the user's, unless the server dies meanwhile.
+    async fn beside(
+        &self,
+        server: &mut Postmaster,
+        command: &UserCommand<'_>,
+        input: Option<Pipe>,
+        cancel: &CancellationToken,
+    ) -> Result<(), crate::Error> {
+        const WORDS: Words = Words { reason: complaint::of, without_data: complaint::without_data };
+        let connection = self.connection(server);
+        server.guard(cancel, command.run(&connection, input, WORDS, cancel)).await
+    }
+
+    /// How a command connects, and where it finds the engine's programs.
+    fn connection(&self, server: &Postmaster) -> Vec<(&'static str, OsString)> {
+        let ours = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let mut path = self.binaries.dir().as_os_str().to_owned();
+        path.push(":");
+        path.push(ours);
+        let work = self.place.work.as_os_str().to_owned();
+        vec![
+            ("PATH", path),
+            // Where it may write, whatever else is read-only.
+            ("HOME", work.clone()),
+            ("TMPDIR", work.clone()),
+            ("PGHOST", work),
+            ("PGPORT", server.port().to_string().into()),
+            ("PGUSER", "postgres".into()),
+            ("PGDATABASE", self.place.database.clone().into()),
+        ]
     }
 }
 
@@ -129,9 +165,41 @@ impl Engine for Postgres {
         }
         let begin = if makes_own { FIRST } else { database };
         if load.psql(server, dump, begin).await? {
-            self.adopt(&load, server).await?;
+            self.adopt(server, cancel).await?;
         }
         Ok(())
+    }
+
+    async fn load_by(
+        &self,
+        server: &mut Postmaster,
+        command: &UserCommand<'_>,
+        dump: Pipe,
+        cancel: &CancellationToken,
+    ) -> Result<(), crate::Error> {
+        let database = &self.place.database;
+        if database != FIRST {
+            query::run(server, FIRST, &format!("CREATE DATABASE {}", query::quote(database)), cancel).await?;
+        }
+        self.beside(server, command, Some(dump), cancel).await?;
+        Ok(self.adopt(server, cancel).await?)
+    }
+
+    async fn mask(&self, server: &mut Postmaster, sql: &str, cancel: &CancellationToken) -> Result<u64, Error> {
+        mask::run(server, &self.place.database, sql, cancel).await
+    }
+
+    async fn forget(&self, server: &mut Postmaster, cancel: &CancellationToken) -> Result<(), Error> {
+        mask::forget(server, &self.place.database, cancel).await
+    }
+
+    async fn run(
+        &self,
+        server: &mut Postmaster,
+        command: &UserCommand<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<(), crate::Error> {
+        self.beside(server, command, None, cancel).await
     }
 
     async fn bake(

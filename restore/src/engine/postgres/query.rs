@@ -19,7 +19,7 @@ SELECT format('%I.%I', n.nspname, c.relname)
  ORDER BY 1";
 
 /// Does `work` with a connection to `database`.
-async fn with<T>(
+pub(super) async fn with<T>(
     server: &mut Postmaster,
     database: &str,
     cancel: &CancellationToken,

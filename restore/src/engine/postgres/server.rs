@@ -79,10 +79,11 @@ fn spawn(binaries: &Binaries, place: &Place, mode: &Mode, port: u16, log: Log) -
         Mode::Load | Mode::Check => Signal::QUIT,
     };
     let mut command = child::command(&binaries.program("postgres"), when_we_die);
+    // The last word counts.
+    command.args(settings::tuning(mode, place).into_iter().flat_map(|setting| ["-c".into(), setting]));
+    command.args(&place.extra.args).envs(place.extra.variables.iter());
+    command.args(settings::fixed(mode, place, port).into_iter().flat_map(|setting| ["-c".into(), setting]));
     command.arg("-D").arg(&place.data);
-    for setting in settings::for_mode(mode, place, port) {
-        command.arg("-c").arg(setting);
-    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
     let child = command.spawn().map_err(Error::io("start the engine"))?;
     let pid = child.id().unwrap_or_default();

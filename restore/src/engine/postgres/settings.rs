@@ -8,15 +8,9 @@ use super::super::{Mode, Place};
 const SOME_MEMORY: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
-/// The settings for `mode`, as `name=value`.
-pub(super) fn for_mode(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
+/// The settings for `mode`, as `name=value`, that the user's may override.
+pub(super) fn tuning(mode: &Mode, place: &Place) -> Vec<String> {
     let mut settings = vec![
-        format!("unix_socket_directories={}", place.work.display()),
-        format!("port={port}"),
-        // Who else is on this machine has no business with the socket.
-        "unix_socket_permissions=0700".into(),
-        "log_destination=stderr".into(),
-        "logging_collector=off".into(),
         "log_min_messages=warning".into(),
         // Trying for huge pages first costs time, and a clone is small fry.
         "huge_pages=off".into(),
@@ -24,14 +18,30 @@ pub(super) fn for_mode(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
         "recovery_init_sync_method=syncfs".into(),
     ];
     match mode {
-        Mode::Load => settings.extend(private().chain(load(place))),
-        Mode::Check => settings.extend(private()),
-        Mode::Serve { listen, fsync, .. } => {
-            settings.push(format!("listen_addresses={listen}"));
-            if !fsync {
-                settings.extend(["fsync=off".into(), "full_page_writes=off".into()]);
-            }
+        Mode::Load => settings.extend(load(place)),
+        Mode::Serve { fsync: false, .. } => {
+            settings.extend(["fsync=off".into(), "full_page_writes=off".into()]);
         }
+        Mode::Check | Mode::Serve { .. } => {}
+    }
+    settings
+}
+
+/// Those that nobody overrides: how we and nobody else find it, and where it says why it ended.
+pub(super) fn fixed(mode: &Mode, place: &Place, port: u16) -> Vec<String> {
+    let mut settings = vec![
+        format!("unix_socket_directories={}", place.work.display()),
+        format!("port={port}"),
+        // Who else is on this machine has no business with the socket.
+        "unix_socket_permissions=0700".into(),
+        "log_destination=stderr".into(),
+        "logging_collector=off".into(),
+    ];
+    match mode {
+        // A backend that is killed takes the server with it: that restore is over.
+        Mode::Load => settings.extend(private().chain(["restart_after_crash=off".into()])),
+        Mode::Check => settings.extend(private()),
+        Mode::Serve { listen, .. } => settings.push(format!("listen_addresses={listen}")),
     }
     settings
 }
@@ -64,8 +74,6 @@ fn load(place: &Place) -> Vec<String> {
         format!("max_wal_size={wal}MB"),
         format!("maintenance_work_mem={maintenance}MB"),
         format!("shared_buffers={buffers}MB"),
-        // A backend that is killed takes the server with it: that restore is over.
-        "restart_after_crash=off".into(),
         "jit=off".into(),
     ]
 }
@@ -90,12 +98,21 @@ fn free(path: &Path) -> u64 {
 mod tests {
     use super::*;
 
+    fn place() -> Place {
+        Place {
+            data: "/".into(),
+            work: "/w".into(),
+            database: "orders".into(),
+            extra: crate::engine::Extra::default(),
+        }
+    }
+
     #[test]
     fn while_a_dump_is_loaded_or_looked_at_nobody_else_can_connect() {
-        let place = Place { data: "/".into(), work: "/w".into(), database: "orders".into() };
+        let place = place();
         let serve = Mode::Serve { listen: "127.0.0.1".into(), port: 1, fsync: true };
         for mode in [Mode::Load, Mode::Check, serve] {
-            let settings = for_mode(&mode, &place, 5432);
+            let settings = fixed(&mode, &place, 5432);
             let is_private = settings.contains(&"listen_addresses=".to_owned());
             assert_eq!(is_private, matches!(mode, Mode::Load | Mode::Check), "{settings:?}");
             assert!(settings.contains(&"unix_socket_permissions=0700".to_owned()), "{settings:?}");
@@ -104,10 +121,10 @@ mod tests {
 
     #[test]
     fn only_a_clone_that_is_thrown_away_is_served_without_fsync() {
-        let place = Place { data: "/".into(), work: "/w".into(), database: "orders".into() };
+        let place = place();
         for fsync in [true, false] {
             let mode = Mode::Serve { listen: "127.0.0.1".into(), port: 1, fsync };
-            assert_eq!(for_mode(&mode, &place, 1).contains(&"fsync=off".to_owned()), !fsync);
+            assert_eq!(tuning(&mode, &place).contains(&"fsync=off".to_owned()), !fsync);
         }
     }
 }
