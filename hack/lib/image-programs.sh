@@ -20,9 +20,11 @@ case "$from" in
     done
     ;;
   prebuilt)
+    built=bin # what hack/image gives to the build
+    [ -d $built ] || built=target/image/bin
     for program in "${PROGRAMS[@]}"; do
-      [ -e "target/image/bin/$program" ] || { echo "there is no target/image/bin/$program: hack/image fills it" >&2; exit 1; }
-      cp "target/image/bin/$program" "$into/$program"
+      [ -e "$built/$program" ] || { echo "there is no $built/$program: hack/image build --prebuilt makes it" >&2; exit 1; }
+      cp -p "$built/$program" "$into/$program"
     done
     ;;
   *) echo "PROGRAMS=$from: source or prebuilt" >&2; exit 1 ;;
