@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaas_api::{DatabaseName, VolumeId};
+use aldaas_golden::BlankSize;
 use futures_util::future::BoxFuture;
 
 /// Labels of a namespace.
@@ -47,8 +48,8 @@ pub struct ClonePolicy {
 /// What a golden image is built on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoragePolicy {
-    /// Bytes of the blank image.
-    pub size: u64,
+    /// Bytes of the blank image, and of its objects where something is said.
+    pub size: BlankSize,
     /// `ext4` or `xfs`.
     pub filesystem: aldaas_volume::Filesystem,
     /// Owner of `data/`: user and group id of the engine.

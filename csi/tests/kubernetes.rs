@@ -50,7 +50,7 @@ async fn who_may_clone_follows_the_objects_as_they_change() {
     let selector = json!({ "matchExpressions": [{ "key": "team", "operator": "In", "values": ["shop"] }] });
     on::change(&client, &orders, &json!({ "access": { "namespaceSelector": selector } })).await;
     let known = on::until("the shop may clone", || answer(&shop).ok()).await;
-    assert_eq!((known.port, known.storage.size), (5432, 10 << 30));
+    assert_eq!((known.port, known.storage.size.bytes), (5432, 10 << 30));
     assert!(denied(&web));
 
     // The schema lets it pass, and yet it means nothing: it is closed, and the others are not harmed.

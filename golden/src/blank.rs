@@ -14,6 +14,15 @@ use crate::pod::BUILD;
 use crate::record::STATE;
 use crate::{Error, PodUse, Result, State, Store, image_name};
 
+/// How large a blank image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlankSize {
+    /// As a device, in bytes.
+    pub bytes: u64,
+    /// Bytes of its objects in RADOS; Ceph's default without one.
+    pub object_size: Option<u64>,
+}
+
 /// An image for a pod to build in.
 #[derive(Clone, Debug)]
 pub struct Blank {
@@ -24,11 +33,11 @@ pub struct Blank {
 }
 
 impl Store {
-    /// Finds the candidate that this pod builds, or makes a blank one of `size` bytes. Anything else of that name is refused.
+    /// Finds the candidate that this pod builds, or makes a blank one. Anything else of that name is refused.
     pub fn ensure_blank(
         &self,
         name: &GoldenImageName,
-        size: u64,
+        size: BlankSize,
         source: &str,
         pod: &PodUse,
     ) -> Result<Blank> {
@@ -42,12 +51,13 @@ impl Store {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
-            match self.golden.create(&image, size, &rbd::CreateOptions::default()) {
+            let options = rbd::CreateOptions { object_size: size.object_size, ..Default::default() };
+            match self.golden.create(&image, size.bytes, &options) {
                 Err(error) if error.is_exists() => continue,
                 other => other?,
             }
             fail_point!("golden::after-create");
-            let mut record = candidate_record(name, size, source, Timestamp::now());
+            let mut record = candidate_record(name, size.bytes, source, Timestamp::now());
             record.extend(pod.write(BUILD));
             let id = self.golden.image_id(&image)?;
             if self.golden.set_metadata_if(&id, (STATE, None), &record)? {

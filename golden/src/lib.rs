@@ -46,7 +46,7 @@ pub mod usage;
 
 use aldaas_rbd as rbd;
 
-pub use blank::Blank;
+pub use blank::{Blank, BlankSize};
 pub use build::Candidate;
 pub use clones::{CloneInfo, CloneRequest};
 pub use ensure::Ensured;

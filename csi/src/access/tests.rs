@@ -39,8 +39,11 @@ fn name(text: &str) -> DatabaseName {
 }
 
 fn database(text: &str, namespaces: Option<Selector>) -> (DatabaseName, Arc<Database>) {
-    let storage =
-        StoragePolicy { size: 1 << 30, filesystem: aldaas_volume::Filesystem::Ext4, owner: (999, 999) };
+    let storage = StoragePolicy {
+        size: aldaas_golden::BlankSize { bytes: 1 << 30, object_size: None },
+        filesystem: aldaas_volume::Filesystem::Ext4,
+        owner: (999, 999),
+    };
     let clones = ClonePolicy::default();
     let contact = Some("the shop team, #shop".to_owned());
     let of = Database { name: name(text), namespaces, contact, clones, storage, port: 5432 };

@@ -27,7 +27,10 @@ pub fn database(object: &kinds::Database) -> Result<Database, String> {
             mount_options: spec.clone.mount_options.clone(),
         },
         storage: StoragePolicy {
-            size: spec.storage.size.bytes(),
+            size: aldaas_golden::BlankSize {
+                bytes: spec.storage.size.bytes(),
+                object_size: spec.storage.object_size.as_ref().map(kinds::ObjectSize::bytes),
+            },
             filesystem: match spec.storage.filesystem {
                 kinds::Filesystem::Ext4 => aldaas_volume::Filesystem::Ext4,
                 kinds::Filesystem::Xfs => aldaas_volume::Filesystem::Xfs,
@@ -102,7 +105,7 @@ mod tests {
             "spec": {
                 "engine": { "image": "postgres:15.8", "port": 5433, "runAsUser": 70 },
                 "source": { "s3": { "bucket": "backup" } },
-                "storage": { "size": "10Gi", "filesystem": "xfs" },
+                "storage": { "size": "10Gi", "filesystem": "xfs", "objectSize": "1Mi" },
                 "clone": { "ttl": "30m", "mountOptions": ["noatime"], "objectSize": "64Ki", "namedTTL": "2d" },
                 "access": access,
             },
@@ -119,6 +122,7 @@ mod tests {
         assert!(!orders.clones.read_only);
         assert_eq!(orders.clones.object_size, Some(64 << 10));
         assert_eq!(orders.storage.filesystem, aldaas_volume::Filesystem::Xfs);
+        assert_eq!((orders.storage.size.bytes, orders.storage.size.object_size), (10 << 30, Some(1 << 20)));
     }
 
     #[test]

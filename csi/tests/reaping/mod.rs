@@ -105,7 +105,11 @@ pub const PORT: u16 = 5432;
 
 impl Directory for OpenDirectory {
     fn database(&self, name: &DatabaseName) -> Result<Option<Arc<Database>>, Away> {
-        let storage = StoragePolicy { size: 1 << 26, filesystem: Filesystem::Ext4, owner: (0, 0) };
+        let storage = StoragePolicy {
+            size: aldaas_golden::BlankSize { bytes: 1 << 26, object_size: None },
+            filesystem: Filesystem::Ext4,
+            owner: (0, 0),
+        };
         Ok(Some(Arc::new(Database {
             name: name.clone(),
             namespaces: Some(Selector::default()),

@@ -1,19 +1,23 @@
 //! Images that pods build.
 
-use aldaas_golden::{CLONE, Error, GOLDEN, PodUse, State};
+use aldaas_golden::{BlankSize, CLONE, Error, GOLDEN, PodUse, State};
 
 use crate::support::{SIZE, bed, generation, killed_at, manifest, pod_use, rbd_name};
+
+const BLANK: BlankSize = BlankSize { bytes: SIZE, object_size: Some(1 << 20) };
 
 #[test]
 fn a_pods_build_is_found_by_its_retry_and_by_nobody_else() {
     let bed = bed();
     let name = generation(1);
-    let ensure = |pod: &PodUse| bed.store.ensure_blank(&name, SIZE, "s3://backup/orders.sql.gz", pod);
+    let ensure = |pod: &PodUse| bed.store.ensure_blank(&name, BLANK, "s3://backup/orders.sql.gz", pod);
     let made = ensure(&pod_use(1)).unwrap();
     let found = ensure(&pod_use(1)).unwrap();
     assert!(made.made && !found.made && made.id == found.id);
     let record = bed.golden(&name).record;
     assert_eq!((record.state, record.size, record.builder), (State::Candidate, SIZE, Some(pod_use(1))));
+    let stat = bed.namespace(GOLDEN).open_read_only(&rbd_name(&name)).unwrap().stat().unwrap();
+    assert_eq!((stat.size, stat.object_size), (SIZE, 1 << 20));
 
     assert!(matches!(ensure(&pod_use(2)), Err(Error::ImageExists(_))));
     let again = PodUse { pod_uid: "another".into(), ..pod_use(1) };
@@ -38,7 +42,7 @@ fn a_pods_build_is_found_by_its_retry_and_by_nobody_else() {
 fn a_build_that_was_killed_before_its_record_begins_anew() {
     let bed = bed();
     let name = generation(1);
-    let ensure = || bed.store.ensure_blank(&name, SIZE, "-", &pod_use(1));
+    let ensure = || bed.store.ensure_blank(&name, BLANK, "-", &pod_use(1));
     killed_at("golden::after-create", || ensure().map(drop));
     assert!(ensure().unwrap().made);
     bed.store.discard_blank(&name, &pod_use(1)).unwrap();
@@ -60,7 +64,7 @@ fn a_build_that_was_killed_before_its_record_begins_anew() {
 fn what_a_pod_built_becomes_ready_once_nobody_has_it_open() {
     let bed = bed();
     let (name, pod, manifest) = (generation(1), pod_use(1), manifest());
-    let blank = bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+    let blank = bed.store.ensure_blank(&name, BLANK, "pod", &pod).unwrap();
     let open = bed.namespace(GOLDEN).open(&rbd_name(&name)).unwrap();
     assert!(matches!(bed.store.seal_built(&name, &pod.pod_uid, &manifest), Err(Error::InUse { .. })));
     assert!(matches!(bed.store.discard_built(&name), Err(Error::InUse { .. })));
@@ -75,7 +79,7 @@ fn what_a_pod_built_becomes_ready_once_nobody_has_it_open() {
     let record = bed.golden(&name).record;
     assert_eq!((record.state, record.manifest), (State::Sealed, Some(manifest.clone())));
     assert_eq!(record.source, manifest.source.location);
-    assert!(matches!(bed.store.ensure_blank(&name, SIZE, "pod", &pod), Err(Error::WrongState { .. })));
+    assert!(matches!(bed.store.ensure_blank(&name, BLANK, "pod", &pod), Err(Error::WrongState { .. })));
     assert!(bed.store.latest(name.database()).is_err());
     for _ in 0..2 {
         bed.store.verified(&name).unwrap();
@@ -92,7 +96,7 @@ fn what_a_pod_built_becomes_ready_once_nobody_has_it_open() {
 fn what_a_pod_built_in_vain_is_kept_with_its_reason_or_thrown_away() {
     let bed = bed();
     let (name, pod) = (generation(1), pod_use(1));
-    bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+    bed.store.ensure_blank(&name, BLANK, "pod", &pod).unwrap();
     bed.store.fail_built(&name, "the dump is cut short").unwrap();
     bed.store.fail_built(&name, "another reason").unwrap();
     let record = bed.golden(&name).record;
@@ -105,7 +109,7 @@ fn what_a_pod_built_in_vain_is_kept_with_its_reason_or_thrown_away() {
     assert!(matches!(bed.store.fail_built(&name, "no"), Err(Error::NoImage(_))));
 
     // A sealed one goes with its snapshot; one that a process builds is that process's.
-    bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+    bed.store.ensure_blank(&name, BLANK, "pod", &pod).unwrap();
     bed.store.seal_built(&name, &pod.pod_uid, &manifest()).unwrap();
     bed.store.discard_built(&name).unwrap();
     assert!(bed.is_empty());
@@ -121,7 +125,7 @@ fn a_controller_killed_while_it_seals_goes_on_where_it_was() {
     let bed = bed();
     let (name, pod) = (generation(1), pod_use(1));
     for failpoint in ["golden::after-snapshot", "golden::after-seal"] {
-        bed.store.ensure_blank(&name, SIZE, "pod", &pod).unwrap();
+        bed.store.ensure_blank(&name, BLANK, "pod", &pod).unwrap();
         killed_at(failpoint, || bed.store.seal_built(&name, &pod.pod_uid, &manifest()));
         bed.store.seal_built(&name, &pod.pod_uid, &manifest()).unwrap();
         killed_at("golden::after-ready", || bed.store.verified(&name));
