@@ -13,7 +13,7 @@ apiVersion: v1
 kind: Config
 current-context: e2e
 clusters:
-  - { name: e2e, cluster: { server: "https://$NODE_IP:6443", certificate-authority: "$D/certs/apiserver.crt" } }
+  - { name: e2e, cluster: { server: "https://$NODE_IP:6443", certificate-authority: "$D/certs/ca.crt" } }
 users:
   - { name: "$1", user: { token: "$2" } }
 contexts:
@@ -21,11 +21,27 @@ contexts:
 CONFIG
 }
 
+# One certificate for whoever serves here, signed by an authority of its own. Elliptic, for these are made in no time.
+write_certificates() {
+  local names="DNS:localhost,DNS:e2e,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
+  mkdir -p "$D/certs"
+  (
+    cd "$D/certs"
+    umask 077
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=e2e-ca \
+      -keyout ca.key -out ca.crt
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=e2e -keyout node.key -out node.csr
+    openssl x509 -req -in node.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 3650 -out node.crt -extfile - <<TEXT
+basicConstraints=critical,CA:FALSE
+subjectAltName=$names,IP:127.0.0.1,IP:$NODE_IP,IP:10.$NET.128.1
+TEXT
+  ) >"$D/log/certificates.log" 2>&1
+}
+
 # Users and their tokens, the key of the service accounts.
 write_credentials() {
   local name user groups token
   umask 077
-  mkdir -p "$D/certs"
   openssl ecparam -name prime256v1 -genkey -noout -out "$D/certs/service-accounts.key"
   : >"$D/certs/tokens"
   while read -r name user groups; do
@@ -90,6 +106,8 @@ write_kubelet() {
   cat >"$D/kubelet.yaml" <<CONFIG
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
+tlsCertFile: $D/certs/node.crt
+tlsPrivateKeyFile: $D/certs/node.key
 authentication: { anonymous: { enabled: true }, webhook: { enabled: false } }
 authorization: { mode: AlwaysAllow }
 cgroupDriver: cgroupfs
@@ -120,7 +138,7 @@ etcd_command() {
 }
 
 apiserver_command() {
-  command=(kube-apiserver --etcd-servers http://127.0.0.1:2379 --cert-dir "$D/certs" --bind-address "$NODE_IP"
+  command=(kube-apiserver --etcd-servers http://127.0.0.1:2379 "${tls[@]}" --bind-address "$NODE_IP"
     --advertise-address "$NODE_IP" --secure-port 6443 --service-cluster-ip-range "10.$NET.128.0/20"
     --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --token-auth-file "$D/certs/tokens"
     --service-account-issuer https://kubernetes.default.svc
@@ -135,8 +153,8 @@ containerd_command() { command=(containerd --config "$D/containerd.toml" --log-l
 controller-manager_command() {
   command=(kube-controller-manager --kubeconfig "$D/controller-manager.kubeconfig" --use-service-account-credentials
     --authentication-kubeconfig "$D/controller-manager.kubeconfig"
-    --authorization-kubeconfig "$D/controller-manager.kubeconfig" --cert-dir "$D/certs/controller-manager"
-    --service-account-private-key-file "$D/certs/service-accounts.key" --root-ca-file "$D/certs/apiserver.crt"
+    --authorization-kubeconfig "$D/controller-manager.kubeconfig" "${tls[@]}"
+    --service-account-private-key-file "$D/certs/service-accounts.key" --root-ca-file "$D/certs/ca.crt"
     --leader-elect=false --node-monitor-grace-period 20s --node-monitor-period 2s --concurrent-gc-syncs 5
     --kube-api-qps 100 --kube-api-burst 200)
 }
@@ -144,7 +162,7 @@ controller-manager_command() {
 scheduler_command() {
   command=(kube-scheduler --kubeconfig "$D/scheduler.kubeconfig" --leader-elect=false
     --authentication-kubeconfig "$D/scheduler.kubeconfig" --authorization-kubeconfig "$D/scheduler.kubeconfig"
-    --cert-dir "$D/certs/scheduler" --kube-api-qps 100 --kube-api-burst 200)
+    "${tls[@]}" --kube-api-qps 100 --kube-api-burst 200)
 }
 
 kubelet_command() {
@@ -152,7 +170,7 @@ kubelet_command() {
   help=$(kubelet --help 2>/dev/null)
   if grep -q -- '--container-runtime string' <<<"$help"; then runtime=(--container-runtime remote); fi
   command=(kubelet --config "$D/kubelet.yaml" --kubeconfig "$D/kubelet.kubeconfig" --hostname-override e2e
-    --node-ip "$NODE_IP" --cert-dir "$D/certs/kubelet" "${runtime[@]}"
+    --node-ip "$NODE_IP" "${runtime[@]}"
     --container-runtime-endpoint unix:///run/containerd/containerd.sock)
 }
 
@@ -166,7 +184,7 @@ proxy_command() {
 # ---- starting and stopping -------------------------------------------------------------------
 
 run_daemon() {
-  local name=$1 command=()
+  local name=$1 command=() tls=(--tls-cert-file "$D/certs/node.crt" --tls-private-key-file "$D/certs/node.key")
   ! daemon_pid "$name" >/dev/null || return 0
   "${name}_command"
   start_in_machine "$name" "${command[@]}"
