@@ -77,7 +77,8 @@ pub enum Command {
     /// Put a copy of this program somewhere else
     ///
     /// It is static: from a volume that an engine's container shares, it runs there whatever else that image holds. The copy
-    /// is at its place whole or not at all.
+    /// is at its place whole or not at all. The certificate authorities that this machine trusts go beside it, as
+    /// ca-certificates.crt: it trusts them there too, for an engine's image often has none.
     Install(Install),
 }
 
@@ -105,6 +106,10 @@ pub struct S3 {
     /// The region to sign requests for [default: the profile's, else us-east-1]
     #[arg(long, env = "AWS_REGION", value_name = "REGION")]
     pub s3_region: Option<String>,
+
+    /// Take any TLS certificate from the store, for one with a certificate that nobody signed
+    #[arg(long, env = "ALDAAS_S3_INSECURE", action = ArgAction::SetTrue)]
+    pub s3_insecure: bool,
 }
 
 impl S3 {
@@ -112,7 +117,7 @@ impl S3 {
     #[must_use]
     pub fn options(&self) -> S3Options {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        S3Options { endpoint: given(&self.s3_endpoint), region: given(&self.s3_region) }
+        S3Options { endpoint: given(&self.s3_endpoint), region: given(&self.s3_region), insecure: self.s3_insecure }
     }
 }
 

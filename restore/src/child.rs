@@ -11,7 +11,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getpid, getppid, set_dumpable_behavior, set_parent_process_death_signal,
+};
 
 use crate::args::Parent;
 
@@ -84,6 +86,15 @@ pub fn die_with_parent(parent: Parent) -> std::io::Result<()> {
         return Err(std::io::Error::other("the program that started this one is already gone"));
     }
     Ok(())
+}
+
+/// Closes our environment, memory and open files in `/proc` to other processes of the same user: the engine runs what
+/// stands in a dump. Children are what they are: this ends where they become another program.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn hide() -> std::io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Signals a child that may already be gone.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::args::Install;
 use crate::error::Error;
+use crate::source::authorities_beside;
 
 /// Copies this program. It is at its place whole or not at all, whatever happens meanwhile; one that runs there already
 /// runs on.
@@ -17,9 +18,25 @@ pub fn run(args: &Install) -> Result<(), Error> {
     // Opened, not looked up: by now its file may have another name, or none.
     let mut program = fs::File::open("/proc/self/exe").map_err(Error::file("read", Path::new("/proc/self/exe")))?;
     put(&mut program, &args.path, 0o755).map_err(Error::file("install this program as", &args.path))?;
+    if let Some(mut authorities) = authorities() {
+        let beside = authorities_beside(&args.path);
+        let written = put(&mut authorities, &beside, 0o644);
+        written.map_err(Error::file("write the certificate authorities to", &beside))?;
+    }
     tracing::info!("installed as {}", args.path.display());
     Ok(())
 }
+
+/// What this machine trusts, where such a file is to be found.
+fn authorities() -> Option<fs::File> {
+    let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let usual = AUTHORITIES.iter().map(PathBuf::from);
+    given.into_iter().chain(usual).find_map(|path| fs::File::open(path).ok())
+}
+
+/// Where distributions keep them: Debian and Alpine, Red Hat, SUSE.
+const AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// Writes all of `from` to a new file with this mode, which then takes the place of whatever is at `path`.
 fn put(from: &mut impl io::Read, path: &Path, mode: u32) -> io::Result<()> {

@@ -23,6 +23,7 @@ pub mod engine;
 pub mod error;
 pub mod evidence;
 pub mod format;
+pub mod init;
 pub mod inspect;
 pub mod install;
 pub mod list;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aldaas_restore::{args::Args, child, logging, run, shutdown::Shutdown};
+use aldaas_restore::{args::Args, child, init, logging, run, shutdown::Shutdown};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -11,6 +11,16 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     logging::init();
+    if let Err(err) = child::hide() {
+        tracing::error!("hide from the engine, which runs as the same user: {err}");
+        return ExitCode::from(aldaas_api::event::exit::TEMPORARY);
+    }
+    if init::is_needed() {
+        return init::run().unwrap_or_else(|err| {
+            tracing::error!("start a copy of this program: {err}");
+            ExitCode::from(aldaas_api::event::exit::TEMPORARY)
+        });
+    }
     // One thread, the main one: a child's parent-death signal follows the *thread* that started it, and this one
     // lives as long as we do. What blocks (decompression) has threads of its own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -34,6 +34,7 @@ fn an_installed_copy_is_whole_can_be_run_by_anybody_and_takes_the_place_of_an_ol
         let mut shell = room.command("/bin/sh");
         let script =
             format!("umask 077; exec {} install {}", room.path("aldaas-restore").display(), path.display());
+        shell.env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
         let outcome = run(shell.args(["-c", &script]));
         assert_eq!((outcome.code, outcome.events.len()), (0, 0), "{}", outcome.log);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
@@ -46,8 +47,13 @@ fn an_installed_copy_is_whole_can_be_run_by_anybody_and_takes_the_place_of_an_ol
             running.wait().unwrap();
         }
     }
-    // Nothing else is left there.
-    assert_eq!(fs::read_dir(room.path("shared")).unwrap().count(), 1);
+    // Nothing else is left there, but whom this machine trusts.
+    let there = fs::read_dir(room.path("shared")).unwrap();
+    let mut there: Vec<_> = there.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    there.sort();
+    assert_eq!(there, ["aldaas-restore", "ca-certificates.crt"]);
+    let trusted = fs::read_to_string(room.path("shared/ca-certificates.crt")).unwrap();
+    assert_eq!(trusted, fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap());
 }
 
 #[test]

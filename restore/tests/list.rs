@@ -11,6 +11,7 @@ use aldaas_api::event::{Event, Listing};
 use aldaas_testbed::Testbed;
 use common::bucket::{Bucket, Stranger, with_s3};
 use common::liar::{Liar, Lie};
+use common::tls::TlsGateway;
 use common::*;
 
 /// Runs `list`; what it found.
@@ -154,4 +155,28 @@ fn a_public_bucket_needs_no_key() {
     assert_eq!(keys(&listed(&mut from(room.list(bucket.at(""))))), ["dump.sql"]);
     let outcome = run(&mut from(room.restore(bucket.at("dump.sql"))));
     assert_eq!(outcome.done().contents.rows, 3);
+}
+
+#[test]
+fn a_certificate_that_nobody_knows_is_taken_only_when_told_or_when_it_lies_beside_the_program() {
+    let (bed, room) = (Testbed::get(), Room::new());
+    let bucket = Bucket::new(bed);
+    bucket.put("dump.sql", b"SELECT 1;");
+    let gateway = TlsGateway::start(bed);
+    let list = |more: &[&str]| {
+        let mut command = room.list(bucket.at(""));
+        with_s3(&mut command, bed).env("AWS_ENDPOINT_URL", &gateway.endpoint).args(more);
+        command
+    };
+    let outcome = run(&mut list(&[]));
+    let reason = outcome.failed(1);
+    assert!(reason.contains("certificate") && reason.contains("--s3-insecure"), "{reason}");
+    assert_eq!(keys(&listed(&mut list(&["--s3-insecure"]))), ["dump.sql"]);
+    assert_eq!(keys(&listed(list(&[]).env("ALDAAS_S3_INSECURE", "true"))), ["dump.sql"]);
+    assert!(run(list(&[]).env("ALDAAS_S3_INSECURE", "false")).failed(1).contains("certificate"));
+    room.write("ca-certificates.crt", format!("nonsense\n{}", gateway.certificate));
+    assert_eq!(keys(&listed(&mut list(&[]))), ["dump.sql"]);
+    // That of another name is no good, whoever signed it.
+    let outcome = run(list(&[]).env("AWS_ENDPOINT_URL", gateway.endpoint.replace("localhost", "127.0.0.1")));
+    assert!(outcome.failed(1).contains("certificate"), "{:?}", outcome.events);
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 pub use file::{File, Stdin};
-pub use s3::{Newest, Prefix, S3, S3Options};
+pub use s3::{Newest, Prefix, S3, S3Options, authorities_beside};
 
 /// A future that an adapter returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;

@@ -13,7 +13,9 @@ use aldaas_api::event::Event;
 use aldaas_api::manifest::Manifest;
 
 pub mod bucket;
+pub mod container;
 pub mod liar;
+pub mod tls;
 
 /// The user that owns the data: the engine refuses to run as root.
 pub const USER: &str = "postgres";
@@ -88,9 +90,14 @@ impl Room {
     }
 
     pub fn check(&self) -> Command {
+        self.check_in(self.path("data"))
+    }
+
+    /// As above, with the data elsewhere.
+    pub fn check_in(&self, data: impl AsRef<Path>) -> Command {
         let mut command = self.command(&self.program);
         command.arg("check");
-        self.place(&mut command, &self.path("data"));
+        self.place(&mut command, data.as_ref());
         command.arg("--manifest").arg(self.path("manifest.json"));
         command
     }

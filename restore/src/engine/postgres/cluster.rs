@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Error, Place};
 use super::binaries::Binaries;
-use super::complaint;
+use super::{complaint, user};
 use crate::child;
 
 /// Who may connect. Whoever can open the local socket or the loopback address is at home; others need a password.
@@ -46,6 +46,7 @@ pub(super) async fn init(
         ])
         .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
         .arg(format!("--locale={locale}"))
+        .envs(user::named(&place.work)?)
         .envs(place.extra.variables.iter());
     run("initdb", command, cancel).await.map_err(|err| complaint::explain(err, &place.data))?;
     let hba = place.data.join("pg_hba.conf");
@@ -59,6 +60,11 @@ fn make_dir(data: &Path) -> Result<(), Error> {
     if fs::read_dir(data).map_err(Error::io(action()))?.next().is_some() {
         let advice = "give an empty directory, or remove what is there";
         return Err(Error::Refused(format!("the data directory {} is not empty: {advice}", data.display())));
+    }
+    let (owner, ours) = (fs::metadata(data).map_err(Error::io(action()))?.uid(), rustix::process::geteuid().as_raw());
+    if owner != ours {
+        let advice = format!("give it to user {ours}, or run this as user {owner}");
+        return Err(Error::Refused(format!("the data directory {} belongs to user {owner}: {advice}", data.display())));
     }
     fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(Error::io(action()))
 }

@@ -81,9 +81,11 @@ pub(super) fn shorten(text: &str) -> String {
 /// Whether the file system was full.
 pub(super) fn is_no_space(text: &str) -> bool {
     // The hint comes when less was written than asked for, without the error behind it.
-    ["No space left on device", "Disk quota exceeded", "Check free disk space"]
-        .iter()
-        .any(|words| text.contains(words))
+    text.lines().filter(|line| !line.contains(SHARED_MEMORY)).any(|line| {
+        ["No space left on device", "Disk quota exceeded", "Check free disk space"]
+            .iter()
+            .any(|words| line.contains(words))
+    })
 }
 
 /// A program's failure, told as what it is where that can be seen.
@@ -112,6 +114,16 @@ pub(super) fn with_advice(said: String) -> String {
             "",
             "install the extension beside the engine, or dump without it",
         ),
+        (
+            SHARED_MEMORY,
+            "",
+            "there is too little room in /dev/shm: mount a larger one (emptyDir with medium: Memory), or use less: --engine-arg -c --engine-arg max_parallel_workers=0",
+        ),
+        (
+            "could not look up effective user ID",
+            "",
+            "give the user a name: run as the engine's own (999 in the official image), mount an /etc/passwd that has it, or use an image with nss_wrapper",
+        ),
         ("invalid locale name", "", "install that locale beside the engine, or dump without --create"),
         ("unrecognized configuration parameter", "", NEWER),
         ("unsupported version (", "", NEWER),
@@ -126,6 +138,9 @@ pub(super) fn with_advice(said: String) -> String {
         None => said,
     }
 }
+
+/// Not a file of the data's: a container has little room in /dev/shm.
+const SHARED_MEMORY: &str = "could not resize shared memory segment";
 
 const NEWER: &str = "the dump was made by a newer PostgreSQL: use an engine at least as new (--bin-dir)";
 
@@ -205,5 +220,13 @@ mod tests {
                 .contains("--bin-dir")
         );
         assert_eq!(with_advice("ERROR: odd".into()), "ERROR: odd");
+    }
+
+    #[test]
+    fn a_full_dev_shm_is_not_a_full_volume() {
+        let shared = "ERROR:  could not resize shared memory segment \"/PostgreSQL.1\" to 67146080 bytes: No space left on device";
+        assert!(!is_no_space(shared));
+        assert!(with_advice(of(shared)).contains("/dev/shm"), "{}", with_advice(of(shared)));
+        assert!(is_no_space(&format!("{shared}\nPANIC:  could not write to file: No space left on device")));
     }
 }

@@ -9,6 +9,7 @@ mod mask;
 mod query;
 mod server;
 mod settings;
+mod user;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -212,6 +213,8 @@ impl Engine for Postgres {
         query::run(server, &self.place.database, "ANALYZE", cancel).await?;
         let mut command = child::command(&self.binaries.program("vacuumdb"), Signal::KILL);
         command.args(["--all", "--freeze", "--quiet", "--username=postgres", "--no-password"]);
+        // Its workers share memory in /dev/shm, of which a container has little; and there are no dead rows to look for.
+        command.arg("--parallel=0");
         command
             .arg("--host")
             .arg(server.socket_dir())

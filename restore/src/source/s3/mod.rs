@@ -1,5 +1,6 @@
 //! Objects in S3, or in anything that speaks it: read one, or list many.
 
+mod http;
 mod list;
 mod read;
 
@@ -15,6 +16,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::{Client, config};
 use tokio_util::sync::CancellationToken;
 
+pub use http::authorities_beside;
 pub use list::{Newest, Prefix};
 
 use super::{Error, Opened, Pending, Source, or_cancelled};
@@ -35,6 +37,8 @@ pub struct S3Options {
     pub endpoint: Option<String>,
     /// The region to sign for.
     pub region: Option<String>,
+    /// Take any TLS certificate.
+    pub insecure: bool,
 }
 
 /// One object.
@@ -81,7 +85,8 @@ struct Store {
 
 impl Store {
     async fn connect(options: &S3Options, location: String) -> Result<Store, Error> {
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        let mut loader =
+            aws_config::defaults(BehaviorVersion::latest()).http_client(http::client(options.insecure));
         if let Some(endpoint) = &options.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
@@ -135,7 +140,7 @@ impl Store {
                 SdkError::ConstructionFailure(_) => {
                     Error::Refused { location: self.location.clone(), detail: innermost(&err), temporary: false }
                 }
-                _ => Error::Away { endpoint: self.endpoint.clone(), detail: innermost(&err) },
+                _ => self.away(innermost(&err)),
             };
         };
         let status = answer.raw().status().as_u16();
@@ -159,6 +164,15 @@ impl Store {
                 Error::Refused { location, detail: detail.trim_end().to_owned(), temporary }
             }
         }
+    }
+
+    fn away(&self, detail: String) -> Error {
+        if !detail.contains("invalid peer certificate") {
+            return Error::Away { endpoint: self.endpoint.clone(), detail };
+        }
+        let advice = "let this machine trust who signed it, or take any with --s3-insecure";
+        let detail = format!("the certificate of {} is not to be trusted ({detail}): {advice}", self.endpoint);
+        Error::Refused { location: self.location.clone(), detail, temporary: false }
     }
 
     fn denied(&self, code: &str, status: u16) -> Error {
