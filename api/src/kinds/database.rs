@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Access, Check, CloneSpec, Engine, Mask, ObjectSize, Restore, Size, Source, VersionMismatch,
-    golden_image::Filesystem,
+    golden_image::{Filesystem, SourceObject},
 };
 use crate::Ttl;
 
@@ -156,9 +156,12 @@ pub struct DatabaseStatus {
     /// How much data it holds, for people: `157.2 MiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_size: Option<String>,
-    /// The dump that was looked at last.
+    /// Where the dump is that was taken last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_source: Option<String>,
+    /// The dump that was taken last, whatever came of it: only newer ones are taken by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_dump: Option<SourceObject>,
     /// `Ready`: there is a golden image to clone. `Progressing`: a dump is being made into one. `Reachable`: the bucket can
     /// be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -36,6 +36,12 @@ use super::DATABASE_PATTERN;
         description = "Where it stands, in a word"
     ),
     printcolumn(
+        name = "Progress",
+        type_ = "string",
+        json_path = ".status.progress",
+        description = "How far its build is"
+    ),
+    printcolumn(
         name = "Size",
         type_ = "string",
         json_path = ".status.size",
@@ -49,6 +55,7 @@ use super::DATABASE_PATTERN;
     ),
     printcolumn(name = "Engine", type_ = "string", json_path = ".status.engine.version", priority = "1"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.evidence.rows", priority = "1"),
+    printcolumn(name = "Tries", type_ = "integer", json_path = ".status.attempts", priority = "1"),
     printcolumn(name = "Source", type_ = "string", json_path = ".spec.source.location", priority = "1"),
     printcolumn(
         name = "Message",
@@ -107,6 +114,27 @@ pub struct GoldenImageStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// How far its build is, for people: `62 % 41 MiB/s`, or the step at hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// The step at hand: `restore`, `mask`, `bake`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Bytes of the dump read so far, as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_read: Option<i64>,
+    /// Bytes of the dump, as stored, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<i64>,
+    /// How many of them are read in a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<i64>,
+    /// How often the building, or then the checking, was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Time>,
     /// How much data it holds, for people: `157.2 MiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,

@@ -1,0 +1,47 @@
+//! What the controller was told at its start, validated.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aldaas_rbd as rbd;
+
+/// Everything that the controller needs to know to run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How the API server is reached; none: as a pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace that aldaas itself runs in: Jobs and Secrets are there.
+    pub namespace: String,
+    /// This replica's name in the election.
+    pub identity: String,
+    /// What Jobs are made with.
+    pub jobs: JobSettings,
+    /// How Ceph is reached.
+    pub ceph: rbd::ConnectOptions,
+    /// The pool.
+    pub pool: rbd::PoolName,
+    /// The program `aldaas-restore`, which lists buckets.
+    pub restore_program: PathBuf,
+    /// Where health and metrics are served; none: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Where bucket notifications are taken; none: nowhere.
+    pub events: Option<SocketAddr>,
+    /// What they must bear; none: anybody's are taken.
+    pub events_token: Option<String>,
+    /// How often everything is looked at even if nothing seems to have happened.
+    pub resync: Duration,
+}
+
+/// What Jobs are made with.
+#[derive(Clone, Debug)]
+pub struct JobSettings {
+    /// The container image of aldaas itself: its `aldaas-restore` is laid into the engine's container.
+    pub image: String,
+    /// When that is pulled; none: Kubernetes' default.
+    pub pull_policy: Option<String>,
+    /// Secrets with which that is pulled.
+    pub pull_secrets: Vec<String>,
+    /// The service account of the Jobs' pods.
+    pub account: String,
+}
