@@ -22,8 +22,8 @@ FROM ${BASE_IMAGE} AS runtime
 RUN apt-get update -q \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
     ca-certificates e2fsprogs kmod librados2 librbd1 xfsprogs \
-  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig /var/log/* /usr/share/doc/* /usr/share/man/* \
-    /usr/share/locale/* \
+  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig /var/log/* /usr/share/man/* /usr/share/locale/* \
+  && find /usr/share/doc -type f ! -name copyright -delete \
   && groupadd --system --gid 65532 aldaas \
   && useradd --system --uid 65532 --gid 65532 --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin aldaas
 COPY --from=build /out/ /usr/local/bin/

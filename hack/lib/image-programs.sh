@@ -12,6 +12,8 @@ case "$from" in
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
     apt-get install -y -q --no-install-recommends cmake libclang-dev librados-dev librbd-dev pkg-config python3
+    # shellcheck source=common.sh
+    . hack/lib/common.sh
     # shellcheck source=build.sh
     . hack/lib/build.sh
     built=$(build_programs "$profile")
