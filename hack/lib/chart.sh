@@ -21,3 +21,24 @@ need_helm() {
     echo "$HELM_SDK" >"$HELM_DIR/has"
   ) 9>"$HELM_DIR.lock"
 }
+
+# Makes $PROMTOOL, which checks alerts as Prometheus does: this machine's, else out of Debian's package, which is not installed.
+need_promtool() {
+  local dir=$HELM_DIR/prometheus
+  PROMTOOL=$(command -v promtool || echo "$dir/usr/bin/promtool")
+  export PROMTOOL
+  [ ! -x "$PROMTOOL" ] || return 0
+  command -v apt-get >/dev/null || die "promtool is missing: https://prometheus.io/download"
+  say "getting promtool"
+  mkdir -p "$dir"
+  (
+    flock 9
+    cd "$dir" || exit
+    [ ! -x "$PROMTOOL" ] || exit 0
+    download_prometheus || { as_root apt-get -q update >&2 && download_prometheus; } || die "apt-get could not download prometheus"
+    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+    rm prometheus_*.deb
+  ) 9>"$dir.lock"
+}
+
+download_prometheus() { apt-get -q -o APT::Sandbox::User=root download prometheus >/dev/null 2>&1; }
