@@ -146,6 +146,8 @@ connect_machine() {
 start_machine() {
   local pid tries=200
   mkdir -p "$D"/{run,log,state}
+  # Pods that want the kernel's modules make it.
+  [ -e /lib/modules ] || touch "$D/no-modules"
   make_cgroups
   (
     join_cgroups
@@ -179,6 +181,7 @@ end_machine() {
     while [ -d "/proc/$first" ] && [ $((tries -= 1)) -gt 0 ]; do sleep 0.05; done
   fi
   for device in $loops; do losetup -d "$device" 2>/dev/null || true; done
+  [ ! -e "$D/no-modules" ] || rmdir /lib/modules 2>/dev/null || true
   ip link del "ald$NET" 2>/dev/null || true
   remove_cgroups
 }
