@@ -87,7 +87,8 @@ pub enum Command {
 pub struct From {
     /// The dump: s3://bucket/key, a path, or - for standard input
     ///
-    /// Plain SQL or pg_dump -Fc, with or without gzip around it; found by content, the name does not matter.
+    /// Plain SQL, pg_dump -Fc or -Ft, with or without gzip, zstd, xz, lz4 or bzip2 around it; found by content, the name does
+    /// not matter.
     #[arg(long, env = "ALDAAS_FROM", value_name = "LOCATION")]
     pub from: Location,
 

@@ -97,7 +97,7 @@ fn what_is_not_a_dump_is_told_as_such() {
     assert_says(&reason(b"\xff\xd8\xff\xe0\0\x10JFIF\0"), &["not a database dump", "JPEG"]);
     assert_says(&reason(gzip([7, 0, 1, 2, 3].repeat(5000))), &["not a database dump", "binary"]);
     assert_says(&reason("Dear all,\nplease find attached the dump.\n"), &["not a database dump", "Dear"]);
-    assert_says(&reason(b"\x28\xb5\x2f\xfd\0\0\0"), &["zstd", "not supported yet"]);
+    assert_says(&reason(b"PK\x03\x04\0\0\0"), &["zip", "not supported"]);
     assert_says(&reason("--\n-- PostgreSQL database cluster dump\n--\n"), &["pg_dumpall", "pg_dump"]);
 }
 
@@ -154,16 +154,22 @@ fn an_archive_that_is_cut_or_too_new_is_refused() {
     run(&mut room.restore(room.write("dump", dump(20_000)))).done();
     let mut served = Running::start(&mut room.serve());
     let (port, _) = served.ready();
-    let out = std::process::Command::new(bin_dir().join("pg_dump"))
-        .args(["-Fc", "-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string(), "orders"])
-        .output()
-        .unwrap();
+    let pg_dump = |format: &str| {
+        let mut pg_dump = std::process::Command::new(bin_dir().join("pg_dump"));
+        pg_dump.args([format, "-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string(), "orders"]);
+        pg_dump.output().unwrap().stdout
+    };
+    let (archive, tar) = (pg_dump("-Fc"), pg_dump("-Ft"));
     served.signal(rustix::process::Signal::TERM);
     served.code();
-    let archive = out.stdout;
     for length in [6, archive.len() / 2, archive.len() - 100] {
         assert_says(&reason(&archive[..length]), &["the dump"]);
     }
+    for length in [600, tar.len() / 2, tar.len() - 20_000, tar.len() - 1000] {
+        assert_says(&reason(&tar[..length]), &["truncated"]);
+    }
+    assert_says(&reason([&tar[..], b"garbage".as_slice()].concat()), &["truncated"]);
+    assert_says(&reason([&tar[..], &[1; 512]].concat()), &["do not belong to it"]);
     for garbage in [&b"garbage"[..], b"\x01", b"\x03\0\x01\0\0\0\0\0\0\0\0", &archive] {
         for jobs in ["1", "2"] {
             let bad = room.write("bad", [&archive, garbage].concat());

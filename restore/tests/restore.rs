@@ -118,12 +118,14 @@ fn a_database_survives_a_round_trip_through_every_format() {
                  SELECT lo_from_bytea(0, repeat('large', 5000)::bytea) FROM generate_series(1, 3);\nCREATE TABLE none ();\n";
     let (_room, mut served, port) = restored_and_served(first.as_bytes(), &[]);
     let want = psql(port, "orders", "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM t");
-    let formats: [(&[&str], &[&str], &str); 5] = [
+    let formats: [(&[&str], &[&str], &str); 7] = [
         (&["-Fp", "orders"], &[], "plain SQL"),
         (&["-Fp", "--create", "orders"], &[], "plain SQL"),
         (&["-Fp", "--inserts", "orders"], &["--jobs", "2"], "plain SQL"),
         (&["-Fc", "orders"], &[], "pg_dump custom archive"),
         (&["-Fc", "orders"], &["--jobs", "3"], "pg_dump custom archive"),
+        (&["-Ft", "orders"], &[], "pg_dump tar archive"),
+        (&["-Ft", "--blobs", "orders"], &["--jobs", "3"], "pg_dump tar archive"),
     ];
     for (dump_args, args, format) in formats {
         let dump = pg_dump(port, dump_args);
@@ -137,12 +139,54 @@ fn a_database_survives_a_round_trip_through_every_format() {
             "{dump_args:?}"
         );
         assert_eq!(psql(port, "orders", "SELECT * FROM v"), "5000");
+        let large = "SELECT count(*), min(length(lo_get(oid))) FROM pg_largeobject_metadata";
+        assert_eq!(psql(port, "orders", large), "3|25000", "{dump_args:?}");
         assert!(!again.path("work/spool.dump").exists());
         served.signal(Signal::TERM);
         assert_eq!(served.code(), 0);
     }
     served.signal(Signal::TERM);
     served.code();
+}
+
+/// Compresses with the real program.
+fn compressed(program: &str, args: &[&str], data: &[u8]) -> Vec<u8> {
+    let mut child = std::process::Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|err| panic!("{program}: {err}: run hack/deps, or make test"));
+    let mut stdin = child.stdin.take().unwrap();
+    let data = data.to_vec();
+    let feed = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &data).unwrap());
+    let out = child.wait_with_output().unwrap();
+    feed.join().unwrap();
+    assert!(out.status.success());
+    out.stdout
+}
+
+#[test]
+fn a_dump_may_be_compressed_by_whatever_people_have() {
+    let (_room, mut served, port) = restored_and_served(dump(3000).as_bytes(), &[]);
+    let (plain, tar) = (pg_dump(port, &["orders"]), pg_dump(port, &["-Ft", "orders"]));
+    served.signal(Signal::TERM);
+    served.code();
+    for (program, args, format) in [
+        ("zstd", &["-c", "-19", "--long=31"][..], "zstd, plain SQL"),
+        ("pzstd", &["-c", "-p", "3"], "zstd, plain SQL"),
+        ("xz", &["-c", "-T2", "--block-size=50000"], "xz, pg_dump tar archive"),
+        ("lz4", &["-c"], "lz4, plain SQL"),
+        ("lz4", &["-c", "-9", "-BD", "--no-frame-crc"], "lz4, plain SQL"),
+        ("bzip2", &["-c"], "bzip2, plain SQL"),
+    ] {
+        let room = Room::new();
+        let data = if format.contains("tar") { &tar } else { &plain };
+        let manifest =
+            run(&mut room.restore(room.write("dump", compressed(program, args, data)))).done().clone();
+        assert_eq!((manifest.contents.tables, manifest.contents.rows), (2, 3000), "{program}");
+        assert_eq!(manifest.source.format, format);
+    }
 }
 
 #[test]

@@ -1,22 +1,20 @@
 //! Magic bytes, and whether a text is SQL.
 
-use super::{Content, Error, HEAD};
+use super::{Compression, Content, Error, HEAD, tar};
 
 /// What the outermost layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// gzip around something else.
-    Gzip,
+    /// Something else, compressed.
+    Compressed(Compression),
     /// Something an engine can read.
     Content(Content),
 }
 
 /// Magic bytes of what is known, but cannot be read yet.
-const UNSUPPORTED: [(&[u8], &str, &str); 6] = [
-    (b"\x28\xb5\x2f\xfd", "zstd", "zstd -dc"),
-    (b"\xfd7zXZ\0", "xz", "xz -dc"),
-    (b"\x04\x22\x4d\x18", "lz4", "lz4 -dc"),
-    (b"BZh", "bzip2", "bzip2 -dc"),
+const UNSUPPORTED: [(&[u8], &str, &str); 4] = [
+    (b"\x02\x21\x4c\x18", "lz4's old format", "lz4 -dc"),
+    (b"\x5d\0\0", "lzma's old format", "xz --format=lzma -dc"),
     (b"PK\x03\x04", "zip", "unzip -p"),
     (b"7z\xbc\xaf\x27\x1c", "7-Zip", "7z x -so"),
 ];
@@ -94,8 +92,8 @@ pub fn detect(head: &[u8], whole: bool) -> Result<Found, Error> {
     if head.is_empty() {
         return Err(Error::Empty);
     }
-    if head.starts_with(b"\x1f\x8b") {
-        return Ok(Found::Gzip);
+    if let Some(compression) = Compression::of(head) {
+        return Ok(Found::Compressed(compression));
     }
     if head.starts_with(b"PGDMP") {
         return Ok(Found::Content(Content::PgCustom));
@@ -103,13 +101,11 @@ pub fn detect(head: &[u8], whole: bool) -> Result<Found, Error> {
     if let Some((_, name, tool)) = UNSUPPORTED.iter().find(|(magic, ..)| head.starts_with(magic)) {
         let pipe = format!("{tool} DUMP | aldaas-restore restore --from - …");
         return Err(Error::Unsupported(format!(
-            "the dump is compressed with {name}, which is not supported yet: use gzip, or {pipe}"
+            "the dump is compressed with {name}, which is not supported: use zstd or gzip, or {pipe}"
         )));
     }
-    if head.get(257..262) == Some(b"ustar") {
-        let advice = "use pg_dump -Fc, or plain SQL";
-        let what = if head.starts_with(b"toc.dat\0") { "pg_dump's tar format" } else { "a tar archive" };
-        return Err(Error::Unsupported(format!("the dump is {what}, which is not supported yet: {advice}")));
+    if tar::is_one(head) {
+        return tar::content(head).map(Found::Content);
     }
     if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
         let advice = "PowerShell's > writes that: use pg_dump --file instead";
@@ -192,7 +188,16 @@ mod tests {
         assert_eq!(detect(b"\xef\xbb\xbf/* hello */ ;\r\n create table t();", true), sql);
         assert_eq!(detect(b"\\restrict abc\n\nSET x = 0;", true), sql);
         assert_eq!(detect(b"PGDMP\x01\x0e\0", true), Ok(Found::Content(Content::PgCustom)));
-        assert_eq!(detect(b"\x1f\x8b\x08", true), Ok(Found::Gzip));
+        for (magic, compression) in [
+            (&b"\x1f\x8b\x08"[..], Compression::Gzip),
+            (b"\x28\xb5\x2f\xfd....", Compression::Zstd),
+            (b"\x50\x2a\x4d\x18....", Compression::Zstd),
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"\x04\x22\x4d\x18", Compression::Lz4),
+            (b"BZh9", Compression::Bzip2),
+        ] {
+            assert_eq!(detect(magic, true), Ok(Found::Compressed(compression)));
+        }
     }
 
     #[test]
@@ -202,7 +207,7 @@ mod tests {
         assert!(message(b"\0\x01\x02").contains("binary data"));
         assert!(message(b"Dear Sir or Madam,").contains("\"Dear\""));
         assert!(message(b"-- only a comment\n").contains("not one statement"));
-        assert!(message(b"\x28\xb5\x2f\xfd....").contains("zstd"));
+        assert!(message(b"PK\x03\x04....").contains("zip"));
         assert!(message(b"--\n-- PostgreSQL database cluster dump\n--\n").contains("pg_dumpall"));
         assert!(message(b"-- MySQL dump 10.13\n").contains("MySQL"));
         assert!(message(b"\xff\xfe-\0-\0").contains("PowerShell"));

@@ -1,20 +1,25 @@
 //! What a dump is, found by its content, never by its name.
 //!
 //! A dump is an onion: compression around compression around something an engine can read. [`open`] peels it.
-//! **To add a compression**, add its magic bytes to [`detect()`] and its decoder to [`open`]; **to add a kind of dump**,
-//! add it to [`Content`] and teach an engine to load it.
+//! **To add a compression**, add its magic bytes to [`detect()`] and its decoder to [`Compression`]; **to add a kind of
+//! dump**, add it to [`Content`] and teach an engine to load it.
 
 mod archive;
 mod detect;
+mod compression;
 mod gzip;
+mod lz4;
 mod roles;
 mod sql;
+mod tar;
 
 use std::io::{BufRead, BufReader, Cursor, Read};
 
 pub use archive::{CopyError, copy_archive};
+pub use compression::Compression;
 pub use detect::{Found, detect};
 pub use sql::SqlGuard;
+pub use tar::copy_tar;
 
 use crate::source;
 
@@ -44,6 +49,8 @@ pub enum Content {
     PlainSql,
     /// PostgreSQL's archive, as `pg_dump -Fc` writes it.
     PgCustom,
+    /// The same things in a tar archive, as `pg_dump -Ft` writes it.
+    PgTar,
 }
 
 impl std::fmt::Display for Content {
@@ -51,6 +58,7 @@ impl std::fmt::Display for Content {
         f.write_str(match self {
             Content::PlainSql => "plain SQL",
             Content::PgCustom => "pg_dump custom archive",
+            Content::PgTar => "pg_dump tar archive",
         })
     }
 }
@@ -136,9 +144,10 @@ pub fn open(stored: Box<dyn BufRead + Send>) -> Result<Dump, StreamError> {
         let again: Box<dyn BufRead + Send> =
             Box::new(BufReader::with_capacity(PIECE, Cursor::new(head.clone()).chain(reader)));
         match detect(&head, whole)? {
-            Found::Gzip => {
-                layers.push("gzip".into());
-                reader = Box::new(BufReader::with_capacity(PIECE, gzip::Strict::new(again)));
+            Found::Compressed(compression) => {
+                layers.push(compression.to_string());
+                let decoder = compression.decode(again).map_err(StreamError::unpack)?;
+                reader = Box::new(BufReader::with_capacity(PIECE, decoder));
             }
             Found::Content(content) => {
                 layers.push(content.to_string());

@@ -17,7 +17,7 @@ use super::binaries::{self, Binaries};
 use super::complaint;
 use super::server::Postmaster;
 use crate::child;
-use crate::format::{Content, CopyError, Dump, SqlGuard, StreamError, copy_archive};
+use crate::format::{Content, CopyError, Dump, SqlGuard, StreamError, copy_archive, copy_tar};
 
 /// How much is read and written at once.
 const PIECE: usize = 256 << 10;
@@ -93,14 +93,16 @@ impl Load<'_> {
         command.args(["--exit-on-error", "--no-owner", "--no-acl"]);
         let spool = self.place.work.join("spool.dump");
         let _removed = RemoveOnDrop(&spool);
-        let run = if self.jobs > 1 {
+        // Out of a tar archive pg_restore has no way to work on several things at once.
+        let run = if self.jobs > 1 && dump.content == Content::PgCustom {
             let _ = std::fs::remove_file(&spool); // of a restore that was killed
             server.guard(self.cancel, spool_to(dump, &spool)).await?;
             command.arg(format!("--jobs={}", self.jobs)).arg(&spool).stdin(Stdio::piped());
             self.run(server, command, |_| ((), Ok(()))).await?
         } else {
             command.stdin(Stdio::piped());
-            self.run(server, command, move |into| ((), pump_archive(dump.reader, into))).await?
+            let copy = if dump.content == Content::PgTar { copy_tar } else { copy_archive };
+            self.run(server, command, move |into| ((), pump_archive(dump.reader, copy, into))).await?
         };
         if run.status.success() {
             return Ok(());
@@ -223,9 +225,13 @@ fn pump_sql(
     (guard, fed)
 }
 
-fn pump_archive(mut dump: Box<dyn BufRead + Send>, into: &mut File) -> Result<(), Broken> {
+fn pump_archive(
+    mut dump: Box<dyn BufRead + Send>,
+    copy: fn(&mut dyn BufRead, &mut dyn Write) -> Result<(), CopyError>,
+    into: &mut File,
+) -> Result<(), Broken> {
     let mut into = BufWriter::with_capacity(PIECE, WhileOpen { into, closed: false });
-    match copy_archive(&mut dump, &mut into) {
+    match copy(&mut dump, &mut into) {
         Ok(()) => Ok(()),
         Err(CopyError::Dump(err)) => Err(Broken::Dump(err)),
         Err(CopyError::Write(_)) => Err(Broken::Pipe),
