@@ -22,6 +22,7 @@ BAD = [
     ({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy"),
     ({"ceph": {"user": "client.admin"}}, "/ceph/user"),
     ({"ceph": {"monitors": "10.0.0.1"}}, "/ceph/monitors"),
+    ({"ceph": {"monitors": ["10.0.0.1,10.0.0.2"]}}, "/ceph/monitors/0"),
     ({"databases": [{"name": "Orders", "spec": {}}]}, "/databases/0"),
     ({"monitoring": {"prometheusRule": {"poolWarning": 85}}}, "/monitoring/prometheusRule/poolWarning"),
     ({"kubeVersion": "latest"}, "/kubeVersion"),
