@@ -11,14 +11,19 @@ case "$from" in
   source)
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
-    apt-get install -y -q --no-install-recommends cmake libclang-dev librados-dev librbd-dev pkg-config python3
+    apt-get install -y -q --no-install-recommends cmake libclang-dev librados-dev librbd-dev pkg-config
     # shellcheck source=common.sh
     . hack/lib/common.sh
     # shellcheck source=build.sh
     . hack/lib/build.sh
-    built=$(build_programs "$profile")
+    flags=(--locked --bins)
+    [ "$profile" = debug ] || flags+=(--release)
+    cargo build "${flags[@]}" -p aldaas -p aldaas-csi -p aldaas-ingest -p aldaas-volume -p aldaas-webhook
+    as_static build "${flags[@]}"
     for program in "${PROGRAMS[@]}"; do
-      strip --strip-debug -o "$into/$program" "$built/$program"
+      built=target/$profile/$program
+      [ -e "$built" ] || built=target/$STATIC_TARGET/$profile/$program
+      strip --strip-debug -o "$into/$program" "$built"
     done
     ;;
   prebuilt)
