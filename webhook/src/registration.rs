@@ -77,14 +77,22 @@ impl Registration {
         }
     }
 
-    fn webhook(&self, name: &str, rules: &[RuleWithOperations], condition: String) -> MutatingWebhook {
-        let condition = MatchCondition { name: "asks-for-a-database".to_owned(), expression: condition };
+    fn webhook(&self, name: &str, rules: &[RuleWithOperations], expression: String) -> MutatingWebhook {
+        let condition = |name: &str, expression: &str| MatchCondition {
+            name: name.to_owned(),
+            expression: expression.to_owned(),
+        };
+        // What is being deleted loses its finalizers by an update, which an outage must not hold up.
+        let conditions = vec![
+            condition("asks-for-a-database", &expression),
+            condition("is-to-stay", "!has(object.metadata.deletionTimestamp)"),
+        ];
         MutatingWebhook {
             name: name.to_owned(),
             admission_review_versions: vec!["v1".to_owned()],
             client_config: self.client_config(),
             failure_policy: Some("Fail".to_owned()),
-            match_conditions: self.match_conditions.then(|| vec![condition]),
+            match_conditions: self.match_conditions.then_some(conditions),
             match_policy: Some("Equivalent".to_owned()),
             namespace_selector: Some(self.namespaces()),
             object_selector: None,

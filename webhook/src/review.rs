@@ -194,7 +194,8 @@ impl Reviewer {
         match ours {
             Ours::Pod if created && asks(object) && !self.index.missing().is_empty() => Err(Denial::NotReady),
             Ours::Pod if created => pod(&object.metadata, &object.spec, &scene),
-            Ours::Pod => Ok(annotated_too_late(object, request.old_object.as_ref())),
+            // A pod that exists gets no volumes.
+            Ours::Pod => Ok(Mutation::default()),
             // A Job's template never changes.
             Ours::Workload("Job") if !created => Ok(Mutation::default()),
             Ours::Workload(_) => workload(object, request.old_object.as_ref(), &scene),
@@ -269,17 +270,6 @@ fn other_version(api_version: &str, kind: &str) -> Option<String> {
 fn asks(object: &Object) -> bool {
     let template = object.spec.template.as_ref().and_then(|template| template.metadata.as_ref());
     object.metadata.keys().get(DB).is_some() || template.is_some_and(|meta| meta.keys().get(DB).is_some())
-}
-
-fn annotated_too_late(object: &Object, old: Option<&Object>) -> Mutation {
-    let (now, before) = (object.metadata.keys().get(DB), old.and_then(|old| old.metadata.keys().get(DB)));
-    let warnings = match now.is_some() && now != before {
-        true => {
-            vec![format!("a pod that exists gets no volumes: write {DB} on what makes it, or create it anew")]
-        }
-        false => Vec::new(),
-    };
-    Mutation { warnings, ..Mutation::default() }
 }
 
 fn list(images: &[GoldenImageName]) -> String {

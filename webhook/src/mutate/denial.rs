@@ -105,7 +105,7 @@ pub enum Denial {
     },
     /// Something else is mounted there, which is not ours to take away.
     #[error(
-        "container {container} mounts volume {volume} at {path}, where the clone of {database} has to be: remove that mount"
+        "container {container} mounts volume {volume} at {path}, where the clone of {database} has to be and nothing else: remove that mount"
     )]
     MountTaken {
         /// The database.

@@ -69,6 +69,16 @@ pub fn image_major(image: &str) -> Option<u32> {
     Reference::new(image).tag.and_then(major)
 }
 
+/// Whether the tags of an engine's images tell the engine's version, and not that of something in or around it: those of the
+/// official images do, and those of others if they agree with the version that is known.
+pub fn tags_are_versions(engine: &str, known: u32) -> bool {
+    let plausible = |major: u32| (9..100).contains(&major);
+    match image_major(engine) {
+        Some(major) => major == known || (Reference::new(engine).base() == "postgres" && plausible(major)),
+        None => Reference::new(engine).base() == "postgres",
+    }
+}
+
 /// Whether the official images look there for their data when nobody says otherwise.
 fn looks_there(image: &str, mount: &str) -> bool {
     let reference = Reference::new(image);
@@ -157,6 +167,21 @@ mod tests {
         assert_eq!(image_major("mirror.corp:5000/db/postgres:15.8-alpine"), Some(15));
         assert_eq!(image_major("mirror.corp:5000/db/postgres"), None);
         assert_eq!(image_major("postgres:latest"), None);
+    }
+
+    #[test]
+    fn tags_of_other_products_are_no_versions_of_the_engine() {
+        for (engine, expected) in [
+            ("postgres:15.8", true),
+            ("mirror.corp/db/postgres:16", true),
+            ("postgres@sha256:00", true),
+            ("corp.io/pg:15-3", true),
+            ("timescale/timescaledb:2.14.2-pg15", false),
+            ("corp.io/postgres:1.4.0", false),
+            ("corp.io/pg", false),
+        ] {
+            assert_eq!(tags_are_versions(engine, 15), expected, "{engine}");
+        }
     }
 
     #[test]

@@ -162,18 +162,19 @@ impl<'a> Work<'a> {
     }
 
     fn volume(&mut self, clone: &Resolved) -> Result<(), Denial> {
-        match volume::find(self.spec, clone)? {
+        let again = self.meta.annotations.as_ref().is_some_and(|map| map.contains_key(IMAGE));
+        match volume::find(self.spec, clone, again)? {
             volume::Found::Nothing => {
                 let value = volume::volume(clone);
                 self.mutation.patch.append("/spec/volumes", &mut self.volumes, value);
             }
-            volume::Found::Ours { at, image, read_only } => {
+            volume::Found::Ours { at, attributes, writable } => {
                 let csi = format!("/spec/volumes/{at}/csi");
-                if !image {
-                    self.mutation.patch.add(&format!("{csi}/volumeAttributes/image"), &clone.image_text);
+                if let Some(attributes) = attributes {
+                    self.mutation.patch.add(&format!("{csi}/volumeAttributes"), attributes);
                 }
-                if !read_only {
-                    self.mutation.patch.add(&format!("{csi}/readOnly"), clone.database.read_only);
+                if writable {
+                    self.mutation.patch.add(&format!("{csi}/readOnly"), true);
                 }
             }
         }

@@ -50,6 +50,11 @@ impl Meta {
 pub struct Spec {
     /// The template, of what makes pods.
     pub template: Option<Template>,
+    /// How many pods, of what makes them.
+    pub replicas: Option<i64>,
+    /// How a Deployment's pods are replaced.
+    #[serde(deserialize_with = "null")]
+    pub strategy: Strategy,
     /// The containers.
     #[serde(deserialize_with = "null")]
     pub containers: Vec<Container>,
@@ -80,6 +85,15 @@ pub struct Template {
     /// `spec` of its pods.
     #[serde(deserialize_with = "null")]
     pub spec: Box<Spec>,
+}
+
+/// `strategy` of a Deployment
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Strategy {
+    /// `Recreate` or `RollingUpdate`
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
 }
 
 /// `os`

@@ -2,7 +2,7 @@
 
 use aldaas_api::keys::Asked;
 
-use super::engine::{Fit, fit, is};
+use super::engine::{Fit, fit, is, normal};
 use super::object::{Container, Mount, Spec, Volume};
 use super::{Denial, Resolved};
 use crate::catalogue::Database;
@@ -41,7 +41,7 @@ fn all(spec: &Spec) -> impl Iterator<Item = (Slot, &Container)> {
     containers.chain(init)
 }
 
-/// The container that is named; else the one that has the clone already, then the one that runs the engine, then the only one.
+/// The container that is named; else the one that runs the engine, then the one that has the clone already, then the only one.
 pub fn choose(spec: &Spec, asked: &Asked, database: &Database, volume: &str) -> Result<Slot, Denial> {
     if let Some(name) = &asked.container {
         let found = all(spec).find(|(_, container)| container.name == *name);
@@ -49,11 +49,6 @@ pub fn choose(spec: &Spec, asked: &Asked, database: &Database, volume: &str) -> 
         return found
             .map(|(slot, _)| slot)
             .ok_or_else(|| Denial::NoSuchContainer { name: name.clone(), have: have() });
-    }
-    let has = |mount_of: &&Mount| mount_of.name == volume && is(&mount_of.mount_path, &database.mount);
-    let already = all(spec).find(|(_, container)| mounts(container).find(has).is_some());
-    if let Some((slot, _)) = already {
-        return Ok(slot);
     }
     let runs = |(slot, container): &(Slot, &Container)| {
         matches!(slot, Slot::Container(_)) || container.restart_policy.as_deref() == Some("Always")
@@ -70,8 +65,12 @@ pub fn choose(spec: &Spec, asked: &Asked, database: &Database, volume: &str) -> 
         why,
         have: all(spec).filter(runs).map(|(_, container)| container.name.clone()).collect(),
     };
+    let has = |mount_of: &&Mount| mount_of.name == volume && is(&mount_of.mount_path, &database.mount);
+    let mut having = all(spec).filter(runs).filter(|(_, container)| mounts(container).find(has).is_some());
+    let already = having.find(|(slot, _)| fitting.is_empty() || fitting.contains(slot));
     match (&fitting[..], spec.containers.len()) {
         ([one], _) => Ok(*one),
+        _ if already.is_some() => Ok(already.map_or(Slot::Container(0), |(slot, _)| slot)),
         ([], 1) => Ok(Slot::Container(0)),
         ([], 0) => Err(which("the pod has none")),
         ([], _) => Err(which("the pod has several, and none runs the engine's image")),
@@ -98,9 +97,22 @@ pub enum Found {
     },
 }
 
-/// Looks for what is mounted where the clone has to be.
+/// Looks for what is mounted where the clone has to be. Nothing may hide a part of it.
 pub fn find_mount(spec: &Spec, clone: &Resolved) -> Result<Found, Denial> {
     let container = clone.slot.of(spec);
+    let taken = |mount: &Mount| Denial::MountTaken {
+        database: clone.asked.database.clone(),
+        container: container.name.clone(),
+        volume: mount.name.clone(),
+        path: mount.mount_path.clone(),
+    };
+    let of = |mount: &Mount| spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    let below = |mount: &&Mount| is_below(&mount.mount_path, &clone.database.mount);
+    if let Some(mount) =
+        mounts(container).filter(below).find(|mount| replaceable(of(mount), &mount.name).is_some())
+    {
+        return Err(taken(mount));
+    }
     let at_our_path = |(_, mount): &(usize, &Mount)| is(&mount.mount_path, &clone.database.mount);
     let Some((at, mount)) = mounts(container).enumerate().find(at_our_path) else {
         return Ok(Found::Nothing);
@@ -112,16 +124,14 @@ pub fn find_mount(spec: &Spec, clone: &Resolved) -> Result<Found, Denial> {
             false => Found::Instead { at, what: "only a part of it".to_owned() },
         });
     }
-    let volume = spec.volumes.iter().flatten().find(|volume| volume.name == mount.name);
-    match replaceable(volume, &mount.name) {
+    match replaceable(of(mount), &mount.name) {
         Some(what) => Ok(Found::Instead { at, what }),
-        None => Err(Denial::MountTaken {
-            database: clone.asked.database.clone(),
-            container: container.name.clone(),
-            volume: mount.name.clone(),
-            path: mount.mount_path.clone(),
-        }),
+        None => Err(taken(mount)),
     }
+}
+
+fn is_below(path: &str, mount: &str) -> bool {
+    normal(path).strip_prefix(mount).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Places for data are replaced; what a pod mounts for another reason is not.

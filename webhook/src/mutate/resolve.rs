@@ -21,7 +21,7 @@ pub fn resolve(
     let database = database(&asked.database, namespace, scene)?;
     let (image, major) = match &asked.version {
         Version::Latest => latest(&asked.database, &database, scene)?,
-        Version::Image(image) => (image.clone(), this_one(&asked.database, image, scene)?),
+        Version::Image(image) => (image.clone(), this_one(&asked, image, scene)?),
     };
     let volume = asked.volume_name();
     let slot = place::choose(spec, &asked, &database, &volume)?;
@@ -80,29 +80,29 @@ fn doing(database: &Database, newest: Option<(&GoldenImageName, &Image)>) -> Str
     text
 }
 
-fn this_one(
-    database: &DatabaseName,
-    image: &GoldenImageName,
-    scene: &Scene<'_>,
-) -> Result<Option<u32>, Denial> {
+fn this_one(asked: &Asked, image: &GoldenImageName, scene: &Scene<'_>) -> Result<Option<u32>, Denial> {
     let why = match scene.catalogue.image(image) {
         Some(known) if known.ready => return Ok(known.major),
+        // A named clone that was made of it comes back as it is. Whether there is one, the node plugin knows.
+        Some(known) if known.retired && asked.clone.is_some() => return Ok(known.major),
         Some(known) if known.retired => "is retired".to_owned(),
         Some(Image { why: Some(why), .. }) => format!("is not ready ({why})"),
         Some(_) => "is not ready yet".to_owned(),
         None => "does not exist".to_owned(),
     };
+    let database = &asked.database;
     let ready = scene.catalogue.ready(database).take(NAMED).map(|(name, _)| name.clone()).collect();
     Err(Denial::ImageNotReady { database: database.clone(), image: Box::new(image.clone()), why, ready })
 }
 
 /// Compares the engine's version in the container with the image's: a warning, or a denial, as the database wants it.
 pub fn version(container: &Container, clone: &Resolved) -> Result<Option<String>, Denial> {
-    let runs_it = engine::fit(&container.image, &clone.database.image).is_some();
+    let engine_image = &clone.database.image;
+    let runs_it = engine::fit(&container.image, engine_image).is_some();
     let (Some(has), Some(needs)) = (engine::image_major(&container.image), clone.major) else {
         return Ok(None);
     };
-    if !runs_it || has == needs {
+    if !runs_it || has == needs || !engine::tags_are_versions(engine_image, needs) {
         return Ok(None);
     }
     let denial = Denial::OtherVersion {
@@ -114,7 +114,8 @@ pub fn version(container: &Container, clone: &Resolved) -> Result<Option<String>
         needs,
     };
     match clone.database.mismatch {
-        VersionMismatch::Deny => Err(denial),
-        VersionMismatch::Warn => Ok(Some(denial.to_string())),
+        // A named clone that is there already may be of an older image, with another version: only the node plugin knows.
+        VersionMismatch::Deny if clone.asked.clone.is_none() => Err(denial),
+        _ => Ok(Some(denial.to_string())),
     }
 }

@@ -2,6 +2,7 @@
 
 use aldaas_api::context;
 use aldaas_api::keys::Map;
+use aldaas_api::{ImageRef, Ttl};
 use serde::Serialize;
 
 use super::object::Spec;
@@ -16,10 +17,10 @@ pub enum Found {
     Ours {
         /// Which of the volumes.
         at: usize,
-        /// It names the right image.
-        image: bool,
-        /// It can be written to, or not, as the database wants it.
-        read_only: bool,
+        /// What it has to say instead of what it says.
+        attributes: Option<Map>,
+        /// It can be written to, and must not.
+        writable: bool,
     },
 }
 
@@ -57,24 +58,40 @@ pub fn volume(clone: &Resolved) -> Written<'_> {
     Written { name: &clone.volume, csi: WrittenCsi { driver: DRIVER, read_only, volume_attributes } }
 }
 
-/// Looks for the volume in the pod.
-pub fn find(spec: &Spec, clone: &Resolved) -> Result<Found, Denial> {
+/// Looks for the volume in the pod. `again`: the pod was here before, so that the volume is our own, and what the pod asks for
+/// may have been changed by others since.
+pub fn find(spec: &Spec, clone: &Resolved, again: bool) -> Result<Found, Denial> {
     let name = &clone.volume;
     let found = spec.volumes.iter().flatten().enumerate().find(|(_, volume)| volume.name == *name);
     let Some((at, volume)) = found else { return Ok(Found::Nothing) };
     let Some(csi) = volume.csi.as_ref().filter(|csi| csi.driver == DRIVER) else {
         return Err(Denial::VolumeTaken { database: clone.asked.database.clone(), volume: name.clone() });
     };
-    let (mut has, mut wants) = (csi.volume_attributes.clone(), attributes(clone));
-    let image = has.remove(context::IMAGE) == wants.remove(context::IMAGE);
-    if has != wants {
+    let wants = attributes(clone);
+    let without_image =
+        |map: &Map| Map::from_iter(map.clone().into_iter().filter(|(key, _)| key != context::IMAGE));
+    let (has, asked) = (without_image(&csi.volume_attributes), without_image(&wants));
+    if !again && canonical(&has) != asked {
         return Err(Denial::VolumeContradicts {
             volume: name.clone(),
             has: words(&has),
-            asked: words(&wants),
+            asked: words(&asked),
         });
     }
-    Ok(Found::Ours { at, image, read_only: csi.read_only == clone.database.read_only })
+    let attributes = Some(wants).filter(|wants| *wants != csi.volume_attributes);
+    Ok(Found::Ours { at, attributes, writable: clone.database.read_only && !csi.read_only })
+}
+
+/// The same, written as [`attributes`] writes it. What can't be read stays as it is.
+fn canonical(map: &Map) -> Map {
+    let mut map = map.clone();
+    if let Some(reference) = map.get(context::DB).and_then(|text| text.parse::<ImageRef>().ok()) {
+        map.insert(context::DB.to_owned(), reference.to_string());
+    }
+    if let Some(ttl) = map.get(context::TTL).and_then(|text| text.parse::<Ttl>().ok()) {
+        map.insert(context::TTL.to_owned(), ttl.to_string());
+    }
+    map
 }
 
 fn words(map: &Map) -> String {

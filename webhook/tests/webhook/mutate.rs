@@ -3,7 +3,9 @@
 use aldaas_api::Version;
 use serde_json::{Value, json};
 
-use crate::common::{DATA, LATEST, OLD, asking, merged, mutated, mutated_in, wanted};
+use crate::common::{
+    DATA, LATEST, OLD, asking, catalogue, decide_in, denied, image, merged, mutated, mutated_in, wanted,
+};
 
 const VOLUME: &str = "aldaas-orders";
 
@@ -194,6 +196,65 @@ fn it_is_safe_to_be_asked_again_after_others_changed_the_pod() {
     // A newer image became ready meanwhile, or the pod was copied: it gets the newest.
     after["spec"]["volumes"][0]["csi"]["volumeAttributes"]["image"] = json!(OLD);
     assert_eq!(wanted(&mutated(&after).0, VOLUME).pinned.unwrap().to_string(), LATEST);
+    // Another webhook asks for more.
+    after["metadata"]["annotations"]["aldaas/ttl"] = json!("60m");
+    assert_eq!(wanted(&mutated(&after).0, VOLUME).ttl.unwrap().to_string(), "1h");
+}
+
+#[test]
+fn a_volume_by_hand_that_says_the_same_in_other_words_is_no_contradiction_and_what_is_stricter_stays() {
+    let mut pod = asking("orders:latest");
+    pod["metadata"]["annotations"]["aldaas/ttl"] = json!("60m");
+    pod["spec"]["volumes"] = json!([{ "name": VOLUME, "csi": { "driver": "csi.aldaas.dev", "readOnly": true,
+        "volumeAttributes": { "db": "orders:latest", "ttl": "60m" } } }]);
+    let (after, _) = mutated(&pod);
+    assert_eq!(after["spec"]["volumes"][0]["csi"]["readOnly"], true);
+    assert_eq!(wanted(&after, VOLUME).ttl.unwrap().to_string(), "1h");
+    pod["spec"]["volumes"][0]["csi"]["volumeAttributes"]["ttl"] = json!("2h");
+    assert!(denied(&pod).contains("ttl=2h"));
+}
+
+#[test]
+fn the_engine_gets_the_clone_even_where_others_share_it() {
+    let mut pod = asking("orders:latest");
+    let mount = json!([{ "name": VOLUME, "mountPath": DATA }]);
+    pod["spec"]["containers"][0]["volumeMounts"] = mount.clone();
+    pod["spec"]["initContainers"] =
+        json!([{ "name": "prepare", "image": "busybox:1", "volumeMounts": mount.clone() }]);
+    let (after, _) = mutated(&pod);
+    assert_eq!(mounts(&after, 1), &mount);
+}
+
+#[test]
+fn nothing_hides_a_part_of_the_clone() {
+    let mut pod = asking("orders:latest");
+    pod["spec"]["volumes"] =
+        json!([{ "name": "wal", "emptyDir": {} }, { "name": "conf", "configMap": { "name": "c" } }]);
+    pod["spec"]["containers"][1]["volumeMounts"] =
+        json!([{ "name": "wal", "mountPath": format!("{DATA}/pg_wal") }]);
+    let why = denied(&pod);
+    assert!(why.contains("wal") && why.contains("pg_wal"), "{why}");
+    // One file of its configuration is another matter, and so is a neighbour.
+    pod["spec"]["containers"][1]["volumeMounts"] = json!([
+        { "name": "conf", "mountPath": format!("{DATA}/postgresql.conf"), "subPath": "postgresql.conf" },
+        { "name": "wal", "mountPath": format!("{DATA}-spare") },
+    ]);
+    mutated(&pod);
+}
+
+#[test]
+fn a_named_clone_is_judged_by_the_node_plugin_which_knows_what_it_is_made_of() {
+    let mut catalogue = catalogue();
+    let mut retired = image(OLD, "False", "Retired", "");
+    retired.retired = true;
+    catalogue.set_image(OLD.parse().unwrap(), Some(retired));
+    let mut pod = asking(OLD);
+    assert!(decide_in(&catalogue, "shop", &pod).unwrap_err().to_string().contains("is retired"));
+    pod["metadata"]["annotations"]["aldaas/clone"] = json!("pr-1");
+    decide_in(&catalogue, "shop", &pod).unwrap();
+    pod["spec"]["containers"][1]["image"] = json!("postgres:14");
+    let mutation = decide_in(&catalogue, "shop", &pod).unwrap();
+    assert!(mutation.warnings.iter().any(|warning| warning.contains("postgres 14")), "{mutation:?}");
 }
 
 #[test]

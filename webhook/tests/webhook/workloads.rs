@@ -68,6 +68,47 @@ fn what_a_user_wrote_into_the_template_is_never_touched() {
 }
 
 #[test]
+fn what_a_user_writes_over_a_carried_key_is_the_users_from_then_on() {
+    let web = after(&deployment(json!({ "aldaas/db": "orders:latest" })));
+    let mut applied = web.clone();
+    applied["spec"]["template"]["metadata"]["annotations"]["aldaas/db"] = json!("users:latest");
+    let mutation = decide(&applied, Some(&web)).unwrap();
+    assert!(mutation.warnings[0].contains("not heeded"), "{mutation:?}");
+    let next = patched(&applied, &mutation);
+    assert_eq!(template(&next), &json!({ "aldaas/db": "users:latest" }));
+    let mut bare = next.clone();
+    bare["metadata"]["annotations"] = json!({});
+    assert!(decide(&bare, Some(&next)).unwrap().patch.is_empty(), "and stays without the object's");
+    // A label that comes to a carried annotation wins as well.
+    let mut labelled = web.clone();
+    labelled["spec"]["template"]["metadata"]["labels"]["aldaas/db"] = json!("latest");
+    let next = patched(&labelled, &decide(&labelled, Some(&web)).unwrap());
+    assert_eq!(template(&next), &json!({}));
+}
+
+#[test]
+fn that_a_carried_key_goes_is_said() {
+    let web = after(&deployment(json!({ "aldaas/db": "orders:latest" })));
+    let mut bare = web.clone();
+    bare["metadata"]["annotations"] = json!({});
+    assert!(decide(&bare, Some(&web)).unwrap().warnings[0].contains("no clone any more"));
+}
+
+#[test]
+fn pods_that_would_wait_for_each_others_named_clone_are_told_of() {
+    let named = || deployment(json!({ "aldaas/db": "orders:latest", "aldaas/clone": "pr-1" }));
+    let warnings = |replicas: u32, strategy: &str| {
+        let mut web = named();
+        web["spec"]["replicas"] = json!(replicas);
+        web["spec"]["strategy"] = json!({ "type": strategy });
+        decide(&web, None).unwrap().warnings.join(" ")
+    };
+    assert!(warnings(2, "Recreate").contains("one replica"));
+    assert!(warnings(1, "RollingUpdate").contains("Recreate"));
+    assert_eq!(warnings(1, "Recreate"), "");
+}
+
+#[test]
 fn labels_are_carried_as_annotations_and_a_template_without_metadata_gets_some() {
     let mut web = deployment(json!({}));
     web["metadata"]["labels"] = json!({ "aldaas/db": "latest", "aldaas/database": "orders" });
