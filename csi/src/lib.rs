@@ -13,6 +13,7 @@
 
 pub mod access;
 pub mod args;
+mod authority;
 mod blocking;
 pub mod client;
 pub mod config;

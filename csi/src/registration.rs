@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -89,7 +88,7 @@ impl Registration {
             // Removed even when serving fails or is dropped: kubelet takes the file for a living plugin.
             let _place = place;
             let server = tonic::transport::Server::builder().add_service(RegistrationServer::new(entry));
-            let incoming = UnixListenerStream::new(listener);
+            let incoming = crate::authority::connections(listener);
             Ok(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
         })
     }

@@ -16,7 +16,6 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -41,7 +40,7 @@ pub async fn serve(
         .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(node))
         .add_service(ExplainServer::new(explain))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(crate::authority::connections(listener), stop.cancelled_owned())
         .await
         .context("serve CSI")?;
     calls.finish().await;
