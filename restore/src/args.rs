@@ -12,7 +12,7 @@ use crate::source::{Location, Prefix, S3Options};
 
 /// Variables that begin so are the engine's, without the prefix: `ALDAAS_ENGINE_ENV_TZ=UTC`.
 pub const ENGINE_VARIABLES: &str = "ALDAAS_ENGINE_ENV_";
-/// … those of the restore command, …
+/// … those of the restore command, or of the programs that restore without one, …
 pub const RESTORE_VARIABLES: &str = "ALDAAS_RESTORE_ENV_";
 /// … of the mask command, …
 pub const MASK_VARIABLES: &str = "ALDAAS_MASK_ENV_";
@@ -87,7 +87,7 @@ pub enum Command {
 pub struct From {
     /// The dump: s3://bucket/key, a path, or - for standard input
     ///
-    /// Plain SQL, pg_dump -Fc or -Ft, with or without gzip, zstd, xz, lz4 or bzip2 around it; found by content, the name does
+    /// Plain SQL (pg_dumpall too), pg_dump -Fc or -Ft, with or without gzip, zstd, xz, lz4 or bzip2 around it; found by content, the name does
     /// not matter.
     #[arg(long, env = "ALDAAS_FROM", value_name = "LOCATION")]
     pub from: Location,

@@ -32,7 +32,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> u8 {
 
 async fn dispatch(args: Args, report: &Report, cancel: &CancellationToken) -> Result<(), Error> {
     let variables = |prefix| Variables::below(prefix, std::env::vars_os());
-    let extra = |args: &[String]| Extra { args: args.to_vec(), variables: variables(args::ENGINE_VARIABLES) };
+    let extra = |args: &[String]| Extra {
+        args: args.to_vec(),
+        variables: variables(args::ENGINE_VARIABLES),
+        loaders: variables(args::RESTORE_VARIABLES),
+    };
     match args.command {
         Command::Restore(args) => {
             let engine = engine(&args.place, extra(&args.engine_args), Some(args.locale.clone()))?;

@@ -294,7 +294,9 @@ fn the_engine_gets_the_users_arguments_and_environment_but_stays_private() {
                  'fsync=on,listen_addresses=,log_timezone=Asia/Tokyo,port=5432,work_mem=7168' FROM pg_settings \
                  WHERE name IN ('work_mem', 'listen_addresses', 'port', 'fsync', 'log_timezone')";
     let mask = format!("DO $$ BEGIN ASSERT ({check}); END $$");
-    let mut command = room.restore(room.write("dump", dump(5)));
+    let loaded = "DO $$ BEGIN ASSERT current_setting('work_mem') = '9MB'; END $$;\n";
+    let mut command = room.restore(room.write("dump", format!("{loaded}{}", dump(5))));
+    command.env("ALDAAS_RESTORE_ENV_PGOPTIONS", "-c work_mem=9MB");
     command.args(&args).args(["--mask-sql", &mask]).env("ALDAAS_ENGINE_ENV_TZ", "Asia/Tokyo");
     run(&mut command).done();
     run(room.check().args(&args).args(["--sql", check])).done();

@@ -149,6 +149,52 @@ fn a_database_survives_a_round_trip_through_every_format() {
     served.code();
 }
 
+#[test]
+fn a_dump_of_a_whole_server_gives_the_database_of_our_name_with_its_roles() {
+    let first = "CREATE ROLE bob LOGIN PASSWORD 'x';\nCREATE TABLE t (id int);\nINSERT INTO t VALUES (1);\nALTER TABLE t OWNER TO bob;\n";
+    let (_room, mut served, port) = restored_and_served(first.as_bytes(), &[]);
+    let dumpall = || {
+        let mut command = std::process::Command::new(bin_dir().join("pg_dumpall"));
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
+        command.output().unwrap().stdout
+    };
+    let one = dumpall();
+    psql(port, "postgres", "CREATE DATABASE \"odd name\"");
+    psql(port, "odd name", "CREATE TABLE other (id int)");
+    let several = dumpall();
+    psql(port, "postgres", "ALTER DATABASE orders RENAME TO shop");
+    let (renamed, several_others) = {
+        let several_others = dumpall();
+        psql(port, "postgres", "DROP DATABASE \"odd name\"");
+        (dumpall(), several_others)
+    };
+    served.signal(Signal::TERM);
+    served.code();
+    for dump in [&one, &several, &renamed] {
+        let (_room, mut served, port) = restored_and_served(dump, &[]);
+        assert_eq!(
+            psql(port, "orders", "SELECT count(*), min(tableowner) FROM t, pg_tables WHERE tablename = 't'"),
+            "1|bob"
+        );
+        assert_eq!(psql(port, "orders", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'bob'"), "t");
+        assert_eq!(psql(port, "postgres", "SELECT count(*) FROM pg_database WHERE datname = 'shop'"), "0");
+        served.signal(Signal::TERM);
+        served.code();
+    }
+    let room = Room::new();
+    let outcome = run(&mut room.restore(room.write("dump", &several_others)));
+    assert!(outcome.failed(1).contains("none called \"orders\""), "{:?}", outcome.events);
+    // Cut between two databases, or behind the last.
+    let text = String::from_utf8(several).unwrap();
+    let complete = "-- PostgreSQL database dump complete\n--\n";
+    for cut in [text.find(complete).unwrap() + complete.len(), text.rfind(complete).unwrap() + complete.len()]
+    {
+        let room = Room::new();
+        let outcome = run(&mut room.restore(room.write("dump", &text[..cut])));
+        assert!(outcome.failed(1).contains("truncated"), "{:?}", outcome.events);
+    }
+}
+
 /// Compresses with the real program.
 fn compressed(program: &str, args: &[&str], data: &[u8]) -> Vec<u8> {
     let mut child = std::process::Command::new(program)

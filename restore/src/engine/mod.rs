@@ -42,6 +42,8 @@ pub struct Extra {
     pub args: Vec<String>,
     /// Environment.
     pub variables: Variables,
+    /// Environment of its programs that load a dump.
+    pub loaders: Variables,
 }
 
 /// How an engine is started.

@@ -124,13 +124,6 @@ pub fn detect(head: &[u8], whole: bool) -> Result<Found, Error> {
 
 /// Whether a text is SQL that PostgreSQL may understand.
 fn text(head: &[u8], whole: bool) -> Result<(), Error> {
-    let has = |needle: &str| memchr::memmem::find(head, needle.as_bytes()).is_some();
-    if has("-- PostgreSQL database cluster dump") {
-        let advice = "dump one database with pg_dump";
-        return Err(Error::Unsupported(format!(
-            "the dump holds a whole cluster (pg_dumpall), which is not supported yet: {advice}"
-        )));
-    }
     if head.starts_with(b"-- MySQL dump") || head.starts_with(b"-- MariaDB dump") || head.starts_with(b"/*M!")
     {
         return Err(Error::Unsupported(
@@ -208,7 +201,6 @@ mod tests {
         assert!(message(b"Dear Sir or Madam,").contains("\"Dear\""));
         assert!(message(b"-- only a comment\n").contains("not one statement"));
         assert!(message(b"PK\x03\x04....").contains("zip"));
-        assert!(message(b"--\n-- PostgreSQL database cluster dump\n--\n").contains("pg_dumpall"));
         assert!(message(b"-- MySQL dump 10.13\n").contains("MySQL"));
         assert!(message(b"\xff\xfe-\0-\0").contains("PowerShell"));
     }

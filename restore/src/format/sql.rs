@@ -5,7 +5,8 @@
 //! - lets no command of psql through but `\connect` (`pg_dump -C`); `\restrict` (newer versions of `pg_dump`) is taken
 //!   out, as psql runs restricted by a key of our own. So even a text that this guard misreads runs none;
 //! - proves at the end that no transaction is open: the server would roll it back, and nobody would notice;
-//! - remembers whether the dump made a database or went to another one;
+//! - remembers whether the dump made a database or went to another one, and takes the one role out of a whole server's
+//!   dump (`pg_dumpall`) that is there already;
 //! - makes the roles to which a dump gives its tables (see [`super::roles`]), so that owners and grants survive.
 //!
 //! Line numbers are psql's; [`SqlGuard::line_in_dump`] tells them back into the dump's.
@@ -76,6 +77,8 @@ pub struct SqlGuard {
     creates: bool,
     /// … or went to another one.
     connects: bool,
+    /// It holds all databases of a server, and its roles (`pg_dumpall`).
+    cluster: bool,
 }
 
 impl SqlGuard {
@@ -102,6 +105,7 @@ impl SqlGuard {
             ends: Vec::new(),
             creates: false,
             connects: false,
+            cluster: false,
         }
     }
 
@@ -171,13 +175,13 @@ impl SqlGuard {
     /// Whether the dump makes a database.
     #[must_use]
     pub fn creates_database(&self) -> bool {
-        self.creates
+        self.creates || self.cluster
     }
 
     /// Whether some of the dump may have gone to another database than the one psql began with.
     #[must_use]
     pub fn may_have_left(&self) -> bool {
-        self.creates || self.connects
+        self.creates || self.connects || self.cluster
     }
 
     /// The line of the dump that is psql's line `line`.
@@ -223,6 +227,16 @@ impl SqlGuard {
             [b'\\', ..] => return self.command(text, out),
             b"-- PostgreSQL database dump" => self.headers += 1,
             b"-- PostgreSQL database dump complete" => self.trailers += 1,
+            b"-- PostgreSQL database cluster dump" => {
+                self.headers += 1;
+                self.cluster = true;
+            }
+            b"-- PostgreSQL database cluster dump complete" => self.trailers += 1,
+            // As in every server that nobody named otherwise, it is there.
+            b"CREATE ROLE postgres;" if self.cluster => {
+                out.push(b'\n');
+                return Ok(());
+            }
             b"SET standard_conforming_strings = off;" => self.backslashes = true,
             b"SET standard_conforming_strings = on;" => self.backslashes = false,
             _ => {
@@ -242,6 +256,8 @@ impl SqlGuard {
         let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((&text, ""));
         match name {
             "\\restrict" | "\\unrestrict" => out.push(b'\n'),
+            // Before a \connect to an odd name. Ours are UTF-8, and so are we.
+            "\\encoding" if rest.trim() == "SQL_ASCII" => out.push(b'\n'),
             "\\connect" | "\\c" if connects_by_name(rest.trim()) => {
                 self.connects = true;
                 self.add_line(NO_TRANSACTION, out);

@@ -115,6 +115,7 @@ impl Load<'_> {
         let mut command = child::command(&self.binaries.program(program), Signal::KILL);
         command.arg("--host").arg(&self.place.work).arg(format!("--port={}", self.port));
         command.args(["--username=postgres", "--no-password", "--dbname", database]);
+        command.envs(self.place.extra.loaders.iter());
         command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }

@@ -84,8 +84,9 @@ fn memory() -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
     });
-    let container =
-        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    // Of both versions of control groups.
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
     machine.unwrap_or(SOME_MEMORY).min(container.unwrap_or(u64::MAX))
 }
 
