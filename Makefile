@@ -1,6 +1,6 @@
 # The front door. Everything behind it is in hack/ and can be called by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test bench lint dev-up dev-down deps
+.PHONY: help demo demo-down test e2e bench lint dev-up dev-down deps
 
 SCALE ?= 10
 
@@ -16,6 +16,9 @@ demo-down: ## take the demo away
 test: deps ## everything that has to pass: lint, then all tests against real Ceph, S3 and Postgres
 	@hack/lint
 	@hack/test
+
+e2e: deps ## the scenarios on a real Kubernetes, installed through the chart (e2e/run --help)
+	@e2e/run
 
 bench: deps ## measure, and write target/bench/*.json
 	@hack/bench

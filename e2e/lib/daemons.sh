@@ -26,7 +26,7 @@ write_certificates() {
   local names="DNS:localhost,DNS:e2e,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc"
   mkdir -p "$D/certs"
   (
-    cd "$D/certs"
+    cd "$D/certs" || exit
     umask 077
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=e2e-ca \
       -keyout ca.key -out ca.crt
@@ -140,7 +140,7 @@ etcd_command() {
 apiserver_command() {
   command=(kube-apiserver --etcd-servers http://127.0.0.1:2379 "${tls[@]}" --bind-address "$NODE_IP"
     --advertise-address "$NODE_IP" --secure-port 6443 --service-cluster-ip-range "10.$NET.128.0/20"
-    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --token-auth-file "$D/certs/tokens"
+    --authorization-mode "Node,RBAC" --enable-admission-plugins NodeRestriction --token-auth-file "$D/certs/tokens"
     --service-account-issuer https://kubernetes.default.svc
     --service-account-key-file "$D/certs/service-accounts.key"
     --service-account-signing-key-file "$D/certs/service-accounts.key"

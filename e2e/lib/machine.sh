@@ -138,6 +138,8 @@ connect_machine() {
   in_machine ip link set lo up
   in_machine ip addr add "$NODE_IP/30" dev eth0
   in_machine ip link set eth0 up
+  # A Service's address has to lead somewhere before kube-proxy can turn it into a pod's.
+  in_machine ip route add "10.$NET.0.0/16" via "$HOST_IP"
   ip route add "10.$NET.0.0/16" via "$NODE_IP"
 }
 
@@ -156,7 +158,10 @@ start_machine() {
   pid=$(child_of $! unshare) || { cat "$D/log/machine.log" >&2; die "the machine did not start"; }
   disown
   until [ -e "$D/run/ready" ]; do
-    [ $((tries -= 1)) -gt 0 ] && [ -d "/proc/$pid" ] || { cat "$D/log/machine.log" >&2; die "the machine did not start"; }
+    if [ $((tries -= 1)) -le 0 ] || [ ! -d "/proc/$pid" ]; then
+      cat "$D/log/machine.log" >&2
+      die "the machine did not start"
+    fi
     sleep 0.02
   done
   echo "$pid" >"$D/run/machine.pid"

@@ -3,7 +3,7 @@
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/aldaas
 # These start no service. containerd does, and gets in the way of a Docker, so it is only unpacked.
-NODE_PACKAGES=(runc containernetworking-plugins iptables conntrack ethtool mmdebstrap buildah busybox-static)
+NODE_PACKAGES=(runc containernetworking-plugins iptables conntrack ethtool mmdebstrap buildah busybox-static curl)
 
 need_programs() {
   need_kube_programs "${KUBE_ALL_PROGRAMS[@]}"
@@ -17,6 +17,7 @@ find_programs() {
   BIN=$(kube_programs "${KUBE_ALL_PROGRAMS[@]}") || return 1
   if [ -x "$CACHE/containerd/usr/bin/containerd" ]; then CONTAINERD=$CACHE/containerd/usr/bin
   else CONTAINERD=$(dirname "$(command -v containerd)") || return 1; fi
+  # shellcheck disable=SC2034 # for e2e/cluster and e2e/run
   NODE_PATH=$CONTAINERD:$BIN:/usr/sbin:/usr/bin:/sbin:/bin
 }
 
@@ -31,7 +32,7 @@ need_containerd() {
     say "getting containerd"
     rm -rf "$new"
     mkdir -p "$new/package"
-    cd "$new/package"
+    cd "$new/package" || exit
     apt-get -q -o APT::Sandbox::User= download containerd >../log 2>&1 || { cat ../log >&2; die "apt-get has no containerd"; }
     dpkg-deb -x ./*.deb "$new"
     rm -rf package ../log

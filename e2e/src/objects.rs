@@ -65,6 +65,12 @@ impl<'s> Room<'s> {
         pods.iter().filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect()
     }
 
+    /// Names of all pods that are Ready.
+    pub fn ready_pods_of_all(&self) -> Vec<String> {
+        let pods = self.site.kube.list(&path("pods", &self.name, ""));
+        pods.iter().filter(|pod| is_ready(pod)).map(|pod| name_of(pod).to_owned()).collect()
+    }
+
     /// Waits for `count` of them, and that there are no others.
     ///
     /// # Panics
@@ -173,14 +179,19 @@ impl<'s> Database<'s> {
         database
     }
 
+    /// Where its dumps are, looked at so often.
+    pub fn source(&self, interval: &str) -> Value {
+        json!({"interval": interval, "s3": {
+            "endpoint": self.site.bed.s3().endpoint, "bucket": BUCKET, "prefix": format!("{}/", self.name),
+            "credentials": {"secret": "e2e-s3", "accessKeyId": "accessKeyId", "secretAccessKey": "secretAccessKey"},
+        }})
+    }
+
     /// Sets more of the spec than the least: everybody may clone, one golden image is kept.
     pub fn change(&self, more: Value) {
         let mut spec = json!({
             "engine": {"image": ENGINE, "imagePullPolicy": "IfNotPresent"},
-            "source": {"interval": "5s", "s3": {
-                "endpoint": self.site.bed.s3().endpoint, "bucket": BUCKET, "prefix": format!("{}/", self.name),
-                "credentials": {"secret": "e2e-s3", "accessKeyId": "accessKeyId", "secretAccessKey": "secretAccessKey"},
-            }},
+            "source": self.source("5s"),
             "storage": {"size": "1Gi"},
             "retention": {"keep": 1},
             "access": {"namespaceSelector": {}},

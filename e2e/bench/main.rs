@@ -1,0 +1,22 @@
+//! The figures that are promised on a Kubernetes, as ratios in one run: `e2e/run --bench`.
+
+#[path = "../../bench/src/figure.rs"]
+mod figure;
+mod ingest;
+mod pods;
+
+use std::path::PathBuf;
+
+use aldaas_e2e::Site;
+use anyhow::Context as _;
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    let usage = "usage: aldaas-e2e-bench --json FILE";
+    anyhow::ensure!(arguments.next().is_some_and(|word| word == "--json"), usage);
+    let json = PathBuf::from(arguments.next().context(usage)?);
+    let site = Site::get();
+    let mut figures = pods::measure(&site);
+    figures.extend(ingest::measure(&site)?);
+    figure::report(&figures, &json)
+}

@@ -1,0 +1,208 @@
+//! How soon a pod with a clone answers.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aldaas_e2e::{ENGINE, Room, Site, dump, path, until};
+use serde_json::{Value, json};
+
+use crate::figure::{Bound, Figure};
+
+/// How many are measured one after the other.
+const SAMPLES: usize = 15;
+/// And how many at once.
+const CROWD: usize = 30;
+
+/// When things happened to one pod, in milliseconds since the epoch. Node and tests have the same clock.
+struct Times {
+    asked: f64,
+    admitted: f64,
+    started: f64,
+    answered: f64,
+}
+
+/// Seconds of `part`, middle and worst, of all.
+fn quantiles(of: &[Times], part: impl Fn(&Times) -> f64) -> (f64, f64) {
+    let mut all: Vec<f64> = of.iter().map(|times| part(times) / 1000.0).collect();
+    all.sort_by(f64::total_cmp);
+    let at = |share: f64| all[((all.len() - 1) as f64 * share).round() as usize];
+    (at(0.5), at(0.95))
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64() * 1000.0
+}
+
+/// A pod that says when its container began and when the first row came.
+fn pod(room: &Room, name: &str, database: Option<&str>) -> Value {
+    let annotations = database.map_or(json!({}), |name| json!({"aldaas/db": format!("{name}:latest")}));
+    let mut pod = room.pod(name, annotations);
+    let script = match database {
+        // What the engine's own entrypoint does, and the first row.
+        Some(name) => format!(
+            "date +%s%3N; docker-entrypoint.sh postgres >/dev/null 2>&1 & \
+             until psql -qAt -U postgres -d {name} -c 'SELECT id FROM orders LIMIT 1' >/dev/null 2>&1; do sleep 0.01; done; \
+             date +%s%3N; wait"
+        ),
+        None => "date +%s%3N; date +%s%3N; sleep 1000".to_owned(),
+    };
+    let container = &mut pod["spec"]["containers"][0];
+    container["command"] = json!(["bash", "-c", script]);
+    container.as_object_mut().expect("a container").remove("readinessProbe");
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    if database.is_none() {
+        pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+        container_mounts(&mut pod);
+    }
+    pod
+}
+
+fn container_mounts(pod: &mut Value) {
+    pod["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "data", "mountPath": "/var/lib/postgresql/data"}]);
+}
+
+/// Makes the pod; returns when that was, and when the API server had taken it.
+fn create(site: &Site, pod: &Value) -> (f64, f64) {
+    let asked = now();
+    site.kube.create(pod).unwrap_or_else(|error| panic!("{error}"));
+    (asked, now())
+}
+
+/// What the pod said.
+fn times(site: &Site, room: &Room, name: &str, (asked, admitted): (f64, f64)) -> Times {
+    let said = until("the pod answers", || {
+        let log = site.kube.kubectl(&["logs", "-n", &room.name, name]).ok()?;
+        let said: Vec<f64> = log.lines().filter_map(|line| line.parse().ok()).collect();
+        (said.len() == 2).then_some(said)
+    });
+    Times { asked, admitted, started: said[0], answered: said[1] }
+}
+
+fn one_by_one(site: &Site, room: &Room, kind: &str, database: Option<&str>) -> Vec<Times> {
+    (0..SAMPLES)
+        .map(|n| {
+            let name = format!("{kind}-{n}");
+            let created = create(site, &pod(room, &name, database));
+            std::thread::sleep(Duration::from_millis(700)); // asking for its log costs time on the same cores
+            let times = times(site, room, &name, created);
+            room.remove("pods", &name);
+            times
+        })
+        .collect()
+}
+
+fn crowd(site: &Site, room: &Room, database: &str) -> f64 {
+    let names: Vec<String> = (0..CROWD).map(|n| format!("crowd-{n}")).collect();
+    let created: Vec<(f64, f64)> =
+        names.iter().map(|name| create(site, &pod(room, name, Some(database)))).collect();
+    let wait = Instant::now();
+    while room.ready_pods_of_all().len() < CROWD && wait.elapsed() < Duration::from_secs(110) {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let all: Vec<Times> =
+        names.iter().zip(&created).map(|(name, created)| times(site, room, name, *created)).collect();
+    let last = all.iter().map(|times| times.answered).fold(0.0, f64::max);
+    for name in &names {
+        site.kube.delete(&path("pods", &room.name, name));
+    }
+    (last - created[0].0) / 1000.0
+}
+
+/// Seconds for `pg_ctl start` on a local copy and the first row, in a plain pod.
+fn local_start(site: &Site, room: &Room) -> f64 {
+    let mut plain = pod(room, "local", None);
+    plain["spec"]["containers"][0]["image"] = json!(ENGINE);
+    site.kube.create(&plain).unwrap_or_else(|error| panic!("{error}"));
+    room.until_ready("local", 1);
+    let script = "D=/tmp/local; run() { setpriv --reuid 999 --regid 999 --clear-groups \"$@\"; }; \
+        run initdb -D $D -U postgres -A trust >/dev/null 2>&1; \
+        for i in 1 2 3 4 5; do s=$(date +%s%3N); run pg_ctl -D $D -l /tmp/log -w start >/dev/null; \
+        run psql -qAt -U postgres -c 'SELECT 1' >/dev/null; e=$(date +%s%3N); echo $((e - s)); run pg_ctl -D $D -m fast -w stop >/dev/null; done";
+    let said = site
+        .kube
+        .exec(&room.name, "local", &["bash", "-c", script])
+        .unwrap_or_else(|error| panic!("{error}"));
+    let mut all: Vec<f64> = said.lines().filter_map(|line| line.parse().ok()).collect();
+    all.sort_by(f64::total_cmp);
+    room.remove("pods", "local");
+    all[all.len() / 2] / 1000.0
+}
+
+pub fn measure(site: &Site) -> Vec<Figure> {
+    let database = site.database("pods");
+    let room = site.room("bench");
+    database.ingest("1.sql", &dump(1000, "row"));
+    let plain = one_by_one(site, &room, "plain", None);
+    let local = local_start(site, &room);
+    let clones = one_by_one(site, &room, "clone", Some(&database.name));
+    let (plain, _) = quantiles(&plain, |times| times.answered - times.asked);
+    let (p50, p95) = quantiles(&clones, |times| times.answered - times.asked);
+    let against = "the same pod with an emptyDir running, and pg_ctl start on a local copy";
+    let mut figures = vec![
+        Figure::new(
+            "annotated pod, create to first row, p50",
+            "s",
+            p50,
+            against,
+            plain + local,
+            Bound::Times(2.0),
+        ),
+        Figure::new(
+            "annotated pod, create to first row, p50, absolute",
+            "s",
+            p50,
+            "two seconds",
+            2.0,
+            Bound::Times(1.0),
+        ),
+        Figure::new(
+            "annotated pod, create to first row, p95, absolute",
+            "s",
+            p95,
+            "four seconds",
+            4.0,
+            Bound::Times(1.0),
+        ),
+    ];
+    let crowd = crowd(site, &room, &database.name);
+    let alone = CROWD as f64 * p50;
+    figures.push(Figure::new(
+        "30 annotated pods at once, until all answer",
+        "s",
+        crowd,
+        "30 times the p50 of one",
+        alone,
+        Bound::Times(0.5),
+    ));
+    let steps: [(&str, fn(&Times) -> f64); 3] = [
+        ("share: admission", |times| times.admitted - times.asked),
+        ("share: schedule, clone, attach, mount, container start", |times| times.started - times.admitted),
+        ("share: engine start and first row", |times| times.answered - times.started),
+    ];
+    for (name, part) in steps {
+        figures.push(Figure::new(name, "s", quantiles(&clones, part).0, "the whole, p50", p50, Bound::Said));
+    }
+    if let Some(published) = published(site) {
+        figures.push(Figure::new(
+            "share: clone, attach, mount (publish)",
+            "s",
+            published,
+            "the whole, p50",
+            p50,
+            Bound::Said,
+        ));
+    }
+    figures
+}
+
+/// The middle of the durations that the node plugin logs for its publishes, in seconds.
+fn published(site: &Site) -> Option<f64> {
+    let log = site.kube.kubectl(&["logs", "-n", "aldaas", "daemonset/aldaas-node", "--since=10m"]).ok()?;
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut all: Vec<f64> = lines
+        .filter(|line| line["message"] == "done" && line["span"]["name"] == "publish")
+        .filter_map(|line| line["milliseconds"].as_f64())
+        .collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).map(|middle| middle / 1000.0)
+}
