@@ -86,7 +86,7 @@ pub async fn list(
         return listing.ok_or_else(|| failed("NoAnswer", "aldaas-restore list said nothing".to_owned()));
     }
     let events = said.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let why = events.filter_map(|event| match event {
+    let mut why = events.filter_map(|event| match event {
         Event::Failed { reason, .. } => Some(reason),
         _ => None,
     });
@@ -96,7 +96,7 @@ pub async fn list(
     };
     let may_pass = output.status.code() == Some(i32::from(exit::TEMPORARY));
     let reason = if may_pass { "Unreachable" } else { "Refused" };
-    Err(failed(reason, why.last().unwrap_or_else(last_words)))
+    Err(failed(reason, why.next_back().unwrap_or_else(last_words)))
 }
 
 /// `s3://bucket/prefix`

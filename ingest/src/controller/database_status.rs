@@ -53,7 +53,13 @@ pub fn database(old: &DatabaseStatus, facts: &Facts<'_>, now: Timestamp) -> Data
         Reach::Yes(many) => ("True", "Listed", format!("{many} dumps match")),
         Reach::No(reason, message) => ("False", reason.as_str(), message.clone()),
     };
-    set(&mut new.conditions, "Reachable", reachable.0, (reachable.1, &reachable.2), facts.generation, now);
+    // What another replica found out about this very spec holds until we have looked ourselves.
+    let told =
+        new.conditions.iter().any(|c| c.type_ == "Reachable" && c.observed_generation == facts.generation);
+    if !(told && *facts.reach == Reach::Unknown) {
+        let said = (reachable.1, reachable.2.as_str());
+        set(&mut new.conditions, "Reachable", reachable.0, said, facts.generation, now);
+    }
     let (status, reason, message) = progressing(facts);
     set(&mut new.conditions, "Progressing", status, (&reason, &message), facts.generation, now);
     new

@@ -47,6 +47,7 @@ pub mod signals;
 pub mod status;
 pub mod storage;
 pub mod watches;
+pub mod writes;
 
 pub use config::Config;
 pub use run::{run, serve};

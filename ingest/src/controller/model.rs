@@ -199,6 +199,12 @@ impl Image {
         }
     }
 
+    /// Whether a pod of its Jobs runs, though it be on its way out.
+    pub fn has_a_running_pod(&self) -> bool {
+        let jobs = self.build.iter().chain(&self.check);
+        jobs.into_iter().any(|job| matches!(job.outcome, Outcome::Running(Some(_))))
+    }
+
     /// Whether we answer for what is in RBD.
     pub fn is_built_by_a_pod(&self) -> bool {
         self.rbd.as_ref().is_some_and(|rbd| rbd.builder.is_some())

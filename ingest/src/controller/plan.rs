@@ -3,6 +3,7 @@
 //! Every action may be repeated, and after each of them, or half of it, the next plan goes on from what is there then. So a
 //! controller that is killed anywhere needs no memory.
 
+use std::fmt;
 use std::time::Duration;
 
 use aldaas_api::GoldenImageName;
@@ -66,6 +67,32 @@ pub enum Action {
     },
     /// Let the object go, of which nothing is left in RBD.
     Forget(GoldenImageName),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Look => write!(f, "look for what was asked for"),
+            Self::Take(image, dump) => {
+                write!(f, "take what was asked for: {image} of {}", dump.source.location)
+            }
+            Self::Strike(None) => write!(f, "strike off what was asked for"),
+            Self::Strike(Some(why)) => write!(f, "refuse what was asked for: {why}"),
+            Self::Begin(image, dump) => write!(f, "begin {image} of {}", dump.source.location),
+            Self::Rebuild(image, _) => write!(f, "make the object of {image} anew"),
+            Self::Start(image, task, attempt) => write!(f, "start the {task} of {image}, try {attempt}"),
+            Self::Seal(image, ..) => write!(f, "seal {image}"),
+            Self::Verified(image, _) => write!(f, "{image} is ready"),
+            Self::Retry(image, task, attempt, at, why) => {
+                write!(f, "the {task} of {image} failed at try {attempt} and is repeated at {at}: {why}")
+            }
+            Self::Fail(image, end, why) => write!(f, "{image}: {}: {why}", end.as_str()),
+            Self::Discard(image) => write!(f, "remove what was built of {image}"),
+            Self::RemoveJob(image, task) => write!(f, "remove the {task} Job of {image}"),
+            Self::Retire { image, why, .. } => write!(f, "retire {image}: {why}"),
+            Self::Forget(image) => write!(f, "let the object of {image} go"),
+        }
+    }
 }
 
 /// How an ingest ended that came to nothing.
@@ -376,7 +403,7 @@ fn begin(view: &View, now: Timestamp, plan: &mut Plan) {
         };
         return plan.act(action);
     }
-    let busy = view.images.values().any(Image::is_in_progress);
+    let busy = view.images.values().any(|image| image.is_in_progress() || image.has_a_running_pod());
     if busy || spec.problem.is_some() || plan.actions.iter().any(Action::makes_work) {
         return;
     }
@@ -417,3 +444,7 @@ fn later(at: Timestamp, by: Duration) -> Timestamp {
     let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -16,13 +16,13 @@ use super::names::{ATTEMPT, FINALIZER, IMAGE, INGEST, SOURCE, TASK};
 use super::outcome;
 use super::progress::Said;
 use super::storage::Stock;
-use super::watches::Understood;
+use super::watches::{Broken, Understood};
 
 /// Everything as it was at one moment; RBD was read last.
 #[derive(Default)]
 pub struct World {
     /// Databases.
-    pub databases: BTreeMap<DatabaseName, Arc<Understood<Database>>>,
+    pub databases: BTreeMap<DatabaseName, Arc<Result<Database, Broken>>>,
     /// Golden images' objects.
     pub objects: BTreeMap<GoldenImageName, Arc<Understood<GoldenImage>>>,
     /// Jobs.
@@ -100,9 +100,13 @@ impl World {
         let pods = self.pods_of(name, task);
         let Some(job) = self.jobs.get(&(name.clone(), task)) else {
             // Its Job is gone before it: nothing may begin while it runs.
-            let runs = pods.iter().any(|pod| !outcome::is_over(pod));
-            let left = Job { attempt: 0, source: None, deleting: true, outcome: Outcome::Running(None) };
-            return runs.then_some(left);
+            let pod = pods.iter().find(|pod| !outcome::is_over(pod))?;
+            return Some(Job {
+                attempt: 0,
+                source: None,
+                deleting: true,
+                outcome: Outcome::Running(pod.uid()),
+            });
         };
         let annotation = |key: &str| job.annotations().get(key);
         let source = annotation(SOURCE).and_then(|text| serde_json::from_str::<SourceObject>(text).ok());
@@ -116,10 +120,11 @@ impl World {
 }
 
 /// What a Database says; one that can't be understood keeps everything and does nothing.
-fn spec(database: &Understood<Database>, known: &Known) -> Spec {
+fn spec(database: &Result<Database, Broken>, known: &Known) -> Spec {
     let object = match database {
         Ok(object) => object,
-        Err(error) => {
+        Err(broken) => {
+            let error = &broken.error;
             let retention = Retention { keep: u32::MAX, ..Retention::default() };
             let problem = Some(format!("this Database can't be understood: {error}"));
             return Spec { problem, retention, ..Spec::default() };

@@ -304,6 +304,8 @@ struct Work {
     database: DatabaseName,
     view: View,
     object: Option<Database>,
+    /// What its object says now, and of which generation it is, also where it can't be understood.
+    said: Option<(DatabaseStatus, Option<i64>)>,
     objects: HashMap<GoldenImageName, GoldenImage>,
     records: HashMap<GoldenImageName, GoldenRecord>,
     statuses: Vec<(GoldenImageName, GoldenImageStatus)>,
@@ -326,11 +328,17 @@ impl Work {
             objects.filter_map(|(image, object)| Some((image.clone(), object.as_ref().clone().ok()?)));
         let records = world.stock.images.iter().filter(|(image, _)| of_ours(image));
         let records = records.map(|(image, found)| (image.clone(), found.record.clone()));
-        let object = world.databases.get(name).and_then(|object| object.as_ref().clone().ok());
+        let database = world.databases.get(name).map(Arc::as_ref);
+        let object = database.and_then(|object| object.as_ref().ok()).cloned();
+        let said = database.map(|object| match object {
+            Ok(object) => (object.status.clone().unwrap_or_default(), object.metadata.generation),
+            Err(broken) => (broken.status.clone(), broken.generation),
+        });
         let mut work = Self {
             database: name.clone(),
             view: view.clone(),
             object,
+            said,
             objects: objects.collect(),
             records: records.collect(),
             statuses: Vec::new(),
@@ -381,7 +389,7 @@ impl Work {
     }
 
     fn database_status(&self, known: &Known, away: Option<&str>, now: Timestamp) -> Option<DatabaseStatus> {
-        let object = self.object.as_ref()?;
+        let (old, generation) = self.said.as_ref()?;
         let latest = plan::newest_ready(&self.view);
         let going_on = database_status::in_progress(&self.view).map(|(image, _)| {
             let written = self.statuses.iter().find(|(name, _)| name == image).map(|(_, status)| status);
@@ -393,15 +401,14 @@ impl Work {
         });
         let facts = database_status::Facts {
             view: &self.view,
-            generation: object.metadata.generation,
+            generation: *generation,
             latest: latest.and_then(|name| Some((name, self.records.get(name)?))),
             reach: &known.reach,
             going_on,
             away,
         };
-        let old = object.status.clone().unwrap_or_default();
-        let new = database_status::database(&old, &facts, now);
-        (new != old).then_some(new)
+        let new = database_status::database(old, &facts, now);
+        (new != *old).then_some(new)
     }
 
     /// Looking into a bucket is not this database's turn's work: the answer comes by itself.
@@ -438,7 +445,7 @@ impl Work {
                 runner.write_database(status).await?;
             }
             for action in actions {
-                tracing::debug!(?action, "next");
+                tracing::info!("{action}");
                 runner.act(action).await?;
             }
             Ok(())

@@ -10,7 +10,7 @@ use aldaas_golden::record::GoldenRecord;
 use fail::fail_point;
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Resource, ResourceExt as _};
 use serde_json::json;
 
 use super::config::JobSettings;
@@ -19,13 +19,14 @@ use super::jobs::{self, Order};
 use super::lease::Election;
 use super::metrics::Metrics;
 use super::model::{Dump, Image, Source, Task, View};
-use super::names::{DATABASE, FINALIZER, INGEST, MANAGER};
+use super::names::{DATABASE, FINALIZER, INGEST};
 use super::plan::{Action, End};
 use super::read::{self, Taken};
 use super::recorder::Tell;
 use super::status::{self, Mark};
 use super::storage::Storage;
 use super::watches::Watches;
+use super::writes::{apply_status, exists_is_fine, missing_is_fine};
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -215,7 +216,8 @@ impl Runner<'_> {
     /// When the API server does not take it.
     pub async fn write_database(&self, status: &DatabaseStatus) -> Acted {
         let watches = &self.tools.watches;
-        let written = apply_status(&watches.apis.databases, self.name.as_str(), status).await?;
+        let kind = Database::kind(&());
+        let written = apply_status(&watches.apis.any_databases, &kind, self.name.as_str(), status).await?;
         if let Some(written) = written {
             watches.databases.settle(&written).await;
         }
@@ -428,7 +430,8 @@ impl Runner<'_> {
     /// When the API server does not take it.
     pub async fn write_image(&mut self, image: &GoldenImageName, status: &GoldenImageStatus) -> Acted {
         let watches = &self.tools.watches;
-        let written = apply_status(&watches.apis.images, &image.to_string(), status).await?;
+        let kind = GoldenImage::kind(&());
+        let written = apply_status(&watches.apis.images, &kind, &image.to_string(), status).await?;
         if let Some(written) = written {
             watches.images.settle(&written).await;
             self.objects.insert(image.clone(), written);
@@ -467,38 +470,4 @@ fn task_word(task: Task) -> &'static str {
 #[allow(clippy::cast_precision_loss)]
 fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1000.0
-}
-
-/// Server-side apply of a whole status: what is not said any more goes. None: the object is gone.
-async fn apply_status<K>(
-    api: &Api<K>,
-    name: &str,
-    status: &impl serde::Serialize,
-) -> Result<Option<K>, kube::Error>
-where
-    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    let object = json!({
-        "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": { "name": name }, "status": status,
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    match api.patch_status(name, &params, &Patch::Apply(&object)).await {
-        Ok(written) => Ok(Some(written)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn exists_is_fine<T>(made: Result<T, kube::Error>) -> Acted {
-    match made {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => Ok(drop(other?)),
-    }
-}
-
-fn missing_is_fine<T>(removed: Result<T, impl Into<ActError>>) -> Acted {
-    match removed.map_err(Into::into) {
-        Err(ActError::Kube(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        other => other.map(drop),
-    }
 }

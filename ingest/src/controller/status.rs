@@ -251,7 +251,9 @@ fn going_on(facts: &Facts<'_>, state: Option<State>, last_failure: Option<String
             word("Sealing", "it is sealed as soon as the node lets go of it")
         }
         (Outcome::Done { .. }, Task::Check) => word("Verifying", "it was looked at on a clone"),
-        (Outcome::MayPass(why) | Outcome::Final(why), _) => word("Waiting", &shorten(why)),
+        // What becomes of it is said in the next moment.
+        (Outcome::MayPass(why) | Outcome::Final(why), Task::Build) => word("Restoring", &shorten(why)),
+        (Outcome::MayPass(why) | Outcome::Final(why), Task::Check) => word("Verifying", &shorten(why)),
     }
 }
 

@@ -14,13 +14,16 @@ const COUNT: Duration = Duration::from_secs(5);
 /// How many clones are read side by side.
 const READERS: usize = 8;
 
+/// How many clones live on which golden image.
+pub type Counts = Arc<BTreeMap<GoldenImageName, usize>>;
+
 /// Ceph, which may be away.
 pub struct Storage {
     options: rbd::ConnectOptions,
     pool: rbd::PoolName,
     open: Mutex<Option<Open>>,
     known: KnownClones,
-    counted: Mutex<Option<(Instant, Arc<BTreeMap<GoldenImageName, usize>>)>>,
+    counted: Mutex<Option<(Instant, Counts)>>,
 }
 
 #[derive(Clone)]
@@ -44,7 +47,7 @@ pub struct Stock {
     /// Golden images; retired ones are there until they are gone for good.
     pub images: BTreeMap<GoldenImageName, Found>,
     /// How many clones live on them.
-    pub clones: Arc<BTreeMap<GoldenImageName, usize>>,
+    pub clones: Counts,
 }
 
 impl Storage {
@@ -99,7 +102,7 @@ impl Storage {
         .await
     }
 
-    fn count(&self, store: &Store) -> Result<Arc<BTreeMap<GoldenImageName, usize>>, Error> {
+    fn count(&self, store: &Store) -> Result<Counts, Error> {
         let lock = || self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, counted)) = &*lock()
             && at.elapsed() < COUNT

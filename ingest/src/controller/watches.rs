@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use aldaas_api::kinds::{Database, GoldenImage};
+use aldaas_api::kinds::{Database, DatabaseStatus, GoldenImage};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::core::DeserializeGuard;
+use kube::core::{ApiResource, DeserializeGuard, DynamicObject};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::Notify;
@@ -16,10 +16,21 @@ use super::names::TASK;
 /// An object, or why it can't be understood.
 pub type Understood<K> = Result<K, String>;
 
+/// A Database that means nothing to us, though the API server let it pass.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// What is wrong with it.
+    pub error: String,
+    /// What stands in its status.
+    pub status: DatabaseStatus,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
+}
+
 /// The objects, and how to reach them.
 pub struct Watches {
     /// All databases, by name.
-    pub databases: Cache<Understood<Database>>,
+    pub databases: Cache<Result<Database, Broken>>,
     /// All golden images, by name.
     pub images: Cache<Understood<GoldenImage>>,
     /// Our Jobs, by name.
@@ -35,6 +46,8 @@ pub struct Watches {
 pub struct Apis {
     /// Databases.
     pub databases: Api<Database>,
+    /// The same, also those that can't be understood.
+    pub any_databases: Api<DynamicObject>,
     /// Golden images.
     pub images: Api<GoldenImage>,
     /// Jobs in our namespace.
@@ -53,6 +66,7 @@ impl Watches {
     pub fn new(client: Client, namespace: &str) -> Self {
         let apis = Apis {
             databases: Api::all(client.clone()),
+            any_databases: Api::all_with(client.clone(), &ApiResource::erase::<Database>(&())),
             images: Api::all(client.clone()),
             jobs: Api::namespaced(client.clone(), namespace),
             pods: Api::namespaced(client.clone(), namespace),
@@ -73,10 +87,9 @@ impl Watches {
     pub async fn follow(self: Arc<Self>, wake: Arc<Notify>) {
         let all = watcher::Config::default;
         let ours = || watcher::Config::default().labels(TASK);
-        let databases: Api<DeserializeGuard<Database>> = Api::all(self.apis.client.clone());
         let images: Api<DeserializeGuard<GoldenImage>> = Api::all(self.apis.client.clone());
         tokio::join!(
-            self.databases.follow(databases, all(), guarded, &wake),
+            self.databases.follow(self.apis.any_databases.clone(), all(), database, &wake),
             self.images.follow(images, all(), guarded, &wake),
             self.jobs.follow(self.apis.jobs.clone(), ours(), |job| (job.name_any(), job.clone()), &wake),
             self.pods.follow(
@@ -100,10 +113,31 @@ impl Watches {
     }
 }
 
+fn database(object: &DynamicObject) -> (String, Result<Database, Broken>) {
+    let read = serde_json::to_value(object).and_then(serde_json::from_value::<Database>);
+    let read = read.map_err(|error| Broken {
+        error: error.to_string(),
+        status: object
+            .data
+            .get("status")
+            .and_then(|s| serde_json::from_value(s.clone()).ok())
+            .unwrap_or_default(),
+        generation: object.metadata.generation,
+    });
+    (object.name_any(), read)
+}
+
 fn guarded<K: kube::Resource + Clone>(object: &DeserializeGuard<K>) -> (String, Understood<K>) {
     let understood = match &object.0 {
         Ok(object) => Ok(object.clone()),
-        Err(invalid) => Err(invalid.error.clone()),
+        Err(invalid) => {
+            tracing::warn!(
+                object = object.name_any(),
+                error = invalid.error,
+                "can't be understood: nothing is done for it"
+            );
+            Err(invalid.error.clone())
+        }
     };
     (object.name_any(), understood)
 }

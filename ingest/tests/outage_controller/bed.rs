@@ -1,6 +1,5 @@
 //! The controller as a program, on an API server and in a pool of its own, with a machine that runs its Jobs.
 
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +44,10 @@ INSERT INTO custmer VALUES (1, 'x');
 --
 ";
 
-pub struct Bed {
+pub struct Bed<'a> {
+    /// Ceph.
+    pub ceph: &'a Testbed,
+    /// S3.
     pub testbed: &'static Testbed,
     pub kube: OwnKube,
     pub client: Client,
@@ -61,15 +63,22 @@ pub struct Bed {
 /// A running controller; killed when dropped.
 pub struct Controller(pub Child);
 
-impl Bed {
+impl Bed<'static> {
     pub async fn new() -> Self {
+        Self::on(Testbed::get()).await
+    }
+}
+
+impl<'a> Bed<'a> {
+    /// With a Ceph of the test's own.
+    pub async fn on(own: &'a Testbed) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let testbed = Testbed::get();
-        let (kube, pool, scratch) = (Testbed::own_kube(), testbed.fresh_pool(), testbed.scratch());
+        let (kube, pool, scratch) = (Testbed::own_kube(), own.fresh_pool(), own.scratch());
         let file = kube::config::Kubeconfig::read_from(kube.kubeconfig()).unwrap();
         let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
-        let ceph = rbd::ConnectOptions { conf: Some(testbed.ceph_conf().to_owned()), ..Default::default() };
+        let ceph = rbd::ConnectOptions { conf: Some(own.ceph_conf().to_owned()), ..Default::default() };
         let store =
             Store::open(&rbd::Cluster::connect(&ceph).unwrap(), &pool.name().parse().unwrap()).unwrap();
         let node = Node::new(NodeConfig {
@@ -92,6 +101,7 @@ impl Bed {
                 Testbed::program("aldaas-restore"),
                 engine_user(),
             ),
+            ceph: own,
             testbed,
             kube,
             client,
@@ -108,7 +118,6 @@ impl Bed {
     }
 
     async fn prepare(&self) {
-        std::os::unix::fs::chown(self._scratch.path(), None, None).unwrap();
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         create(&namespaces, json!({ "metadata": { "name": NAMESPACE } })).await;
         let s3 = self.testbed.s3();
@@ -130,8 +139,12 @@ impl Bed {
 
     /// The program, with a failpoint set or without.
     pub fn command(&self, pod: &str) -> Command {
+        self.command_at(pod, (self.http, self.events))
+    }
+
+    fn command_at(&self, pod: &str, (http, events): (u16, u16)) -> Command {
         let mut command = Command::new(Testbed::program("aldaas-ingest"));
-        let ports = [format!("127.0.0.1:{}", self.http), format!("127.0.0.1:{}", self.events)];
+        let ports = [format!("127.0.0.1:{http}"), format!("127.0.0.1:{events}")];
         command
             .args(["serve", "--namespace", NAMESPACE, "--image", "aldaas", "--pod", pod, "--resync", "2s"])
             .args([
@@ -147,7 +160,7 @@ impl Bed {
             .arg("--kubeconfig")
             .arg(self.kube.kubeconfig())
             .arg("--ceph-conf")
-            .arg(self.testbed.ceph_conf())
+            .arg(self.ceph.ceph_conf())
             .arg("--restore-program")
             .arg(Testbed::program("aldaas-restore"))
             .env("RUST_LOG", "info,aldaas_ingest=debug")
@@ -160,6 +173,11 @@ impl Bed {
 
     pub fn controller(&self) -> Controller {
         Controller(self.command("one").spawn().unwrap())
+    }
+
+    /// Another replica, without pages.
+    pub fn second(&self) -> Controller {
+        Controller(self.command_at("two", (0, 0)).spawn().unwrap())
     }
 
     /// One that is killed at a failpoint.
@@ -373,8 +391,4 @@ fn engine_user() -> (u32, u32) {
     let line = passwd.lines().find(|line| line.starts_with("postgres:")).expect("there is a user postgres");
     let mut fields = line.split(':').skip(2).map(|field| field.parse().unwrap());
     (fields.next().unwrap(), fields.next().unwrap())
-}
-
-pub fn program() -> PathBuf {
-    Testbed::program("aldaas-ingest")
 }

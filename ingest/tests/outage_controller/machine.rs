@@ -3,7 +3,7 @@
 //! The volumes are real ones, made as the node plugin makes them, and in them runs the real `aldaas-restore`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -222,11 +222,11 @@ impl Machine {
         match &volume.clone {
             None => {
                 let spec = ImageSpec::new(pool, GOLDEN, volume.image.to_string());
-                self.node.close(&spec).unwrap();
+                patiently(|| self.node.close(&spec));
             }
             Some(clone) => {
                 let spec = ImageSpec::new(pool, aldaas_golden::CLONE, clone.to_string());
-                self.node.discard(&spec).unwrap();
+                patiently(|| self.node.discard(&spec));
                 if let Some(trashed) = self.store.trash_clone(clone, Duration::from_secs(5)).unwrap() {
                     self.store.purge_clone(&trashed).unwrap();
                 }
@@ -235,14 +235,7 @@ impl Machine {
     }
 
     /// Runs what the container says, with its paths where they are here; its exit code.
-    async fn container(
-        &self,
-        pods: &Api<Pod>,
-        pod: &str,
-        uid: &str,
-        container: &Value,
-        data: &PathBuf,
-    ) -> i32 {
+    async fn container(&self, pods: &Api<Pod>, pod: &str, uid: &str, container: &Value, data: &Path) -> i32 {
         let work = self.work.join(uid);
         std::fs::create_dir_all(&work).unwrap();
         std::os::unix::fs::chown(&work, Some(self.owner.0), Some(self.owner.1)).unwrap();
@@ -334,5 +327,15 @@ impl Machine {
                 format!("{pod}:\n{lines}")
             })
             .collect()
+    }
+}
+
+/// As kubelet does it: whoever looks at the device at this moment (a container that is just being made has all mounts of the
+/// machine) lets go of it soon.
+fn patiently(mut unmount: impl FnMut() -> Result<(), aldaas_volume::Error>) {
+    let start = std::time::Instant::now();
+    while let Err(error) = unmount() {
+        assert!(error.is_busy() && start.elapsed() < Duration::from_secs(60), "{error}");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
