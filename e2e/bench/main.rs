@@ -1,5 +1,7 @@
 //! The figures that are promised on a Kubernetes, as ratios in one run: `e2e/run --bench`.
 
+// It has bounds that only other figures have.
+#[allow(dead_code)]
 #[path = "../../bench/src/figure.rs"]
 mod figure;
 mod ingest;

@@ -20,6 +20,9 @@ struct Times {
     answered: f64,
 }
 
+/// A part of the time, in milliseconds.
+type Part = fn(&Times) -> f64;
+
 /// Seconds of `part`, middle and worst, of all.
 fn quantiles(of: &[Times], part: impl Fn(&Times) -> f64) -> (f64, f64) {
     let mut all: Vec<f64> = of.iter().map(|times| part(times) / 1000.0).collect();
@@ -174,7 +177,7 @@ pub fn measure(site: &Site) -> Vec<Figure> {
         alone,
         Bound::Times(0.5),
     ));
-    let steps: [(&str, fn(&Times) -> f64); 3] = [
+    let steps: [(&str, Part); 3] = [
         ("share: admission", |times| times.admitted - times.asked),
         ("share: schedule, clone, attach, mount, container start", |times| times.started - times.admitted),
         ("share: engine start and first row", |times| times.answered - times.started),

@@ -133,9 +133,10 @@ impl Drop for Room<'_> {
     fn drop(&mut self) {
         // What is looked at after a failure has to be there still.
         if !std::thread::panicking() {
-            let path = path("namespaces", "", &self.name);
-            self.site.kube.delete(&path);
-            until("the namespace is gone", || self.site.kube.get(&path).is_none().then_some(()));
+            self.site.kube.delete(&path("namespaces", "", &self.name));
+            // The rest of it is nobody's hindrance.
+            let pods = path("pods", &self.name, "");
+            until("the namespace's pods are gone", || self.site.kube.list(&pods).is_empty().then_some(()));
         }
     }
 }
@@ -164,18 +165,22 @@ pub struct Database<'s> {
     site: &'s Site,
     /// Its name, which its database inside the engine has, too.
     pub name: String,
+    /// Other scenarios clone it, too.
+    shared: bool,
 }
 
 impl<'s> Database<'s> {
-    pub(crate) fn make(site: &'s Site, name: &str) -> Database<'s> {
+    pub(crate) fn make(site: &'s Site, name: &str, shared: bool) -> Database<'s> {
         let s3 = site.bed.s3();
         site.bed.bucket(BUCKET);
         site.kube.apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "e2e-s3", "namespace": ALDAAS},
             "stringData": {"accessKeyId": s3.access_key, "secretAccessKey": s3.secret_key},
         }));
-        let database = Database { site, name: name.to_owned() };
-        database.change(json!({}));
+        let database = Database { site, name: name.to_owned(), shared };
+        if !shared || database.latest().is_none() {
+            database.change(json!({}));
+        }
         database
     }
 
@@ -244,7 +249,7 @@ impl<'s> Database<'s> {
 impl Drop for Database<'_> {
     /// Its golden images stay: they are data, and go with Ceph.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if !self.shared && !std::thread::panicking() {
             self.site.kube.delete(&path("databases", "", &self.name));
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aldaas_testbed::{Testbed, unique};
 use serde_json::json;
 
-use crate::{Census, Database, Kube, Node, Room};
+use crate::{Census, Database, Kube, Node, Room, dump};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -72,7 +72,16 @@ impl Site {
 
     /// A database of this scenario alone, with a bucket prefix of its own. It goes when dropped.
     pub fn database(&self, prefix: &str) -> Database<'_> {
-        Database::make(self, &unique(&format!("{prefix}-{:x}-", seconds())))
+        Database::make(self, &unique(&format!("{prefix}-{:x}-", seconds())), false)
+    }
+
+    /// The database that scenarios share which only need clones: 100 rows that say `as it was`. It stays as it is.
+    pub fn shared_database(&self) -> Database<'_> {
+        let database = Database::make(self, "shared", true);
+        if database.latest().is_none() {
+            database.ingest("1.sql", &dump(100, "as it was"));
+        }
+        database
     }
 
     /// What exists now.

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 /// A database with a golden image, and a room with one pod `web` on a clone of it.
 fn one_pod<'s>(site: &'s Site, name: &str) -> (Database<'s>, Room<'s>) {
-    let (database, room) = (site.database(name), site.room(name));
-    database.ingest("1.sql", &dump(100, "as it was"));
+    let (database, room) = (site.shared_database(), site.room(name));
     site.kube.create(&room.pod("web", latest(&database))).expect("make the pod");
     room.until_ready("web", 1);
     room.sql("web", &database.name, "CREATE TABLE beats (at timestamptz DEFAULT now())");
@@ -61,7 +60,6 @@ fn upgrade(site: &Site, workload: &str) {
 fn plugin_webhook_and_controller_are_killed_and_upgraded_and_no_clone_notices() {
     let site = Site::get();
     let (database, room) = one_pod(&site, "killed");
-    let before = site.census();
     under_load(&database, &room, || {
         if let Some(node) = &site.node {
             for program in ["aldaas-csi", "aldaas-webhook", "aldaas-ingest"] {
@@ -78,9 +76,8 @@ fn plugin_webhook_and_controller_are_killed_and_upgraded_and_no_clone_notices() 
         }
     });
     another_pod_works(&site, &database, &room, "after");
-    let second = database.ingest("2.sql", &dump(100, "after"));
-    assert!(!second.is_empty());
-    drop(before);
+    let fresh = site.database("after");
+    fresh.ingest("1.sql", &dump(10, "after"));
 }
 
 #[test]
@@ -88,7 +85,6 @@ fn an_upgrade_of_the_io_server_touches_no_clone_and_when_it_is_killed_its_pods_c
     let site = Site::get();
     let Some(node) = &site.node else { return };
     let (database, room) = one_pod(&site, "served");
-    let before_pods = site.census();
     // A new template replaces nothing: OnDelete.
     under_load(&database, &room, || {
         let annotation = json!({"spec": {"template": {"metadata": {"annotations": {"e2e": "upgraded"}}}}});
@@ -104,16 +100,14 @@ fn an_upgrade_of_the_io_server_touches_no_clone_and_when_it_is_killed_its_pods_c
         let now = site.census();
         (!now.has_word("clone/") && node.loops() == 0).then_some(())
     });
-    drop(before_pods);
 }
 
 #[test]
 fn a_pod_that_was_force_deleted_while_kubelet_was_away_leaves_nothing() {
     let site = Site::get();
     let node = site.own_node();
-    let database = site.database("orphan");
+    let database = site.shared_database();
     let room = site.room("orphan");
-    database.ingest("1.sql", &dump(100, "as it was"));
     let before = site.census();
     site.kube.create(&room.pod("web", latest(&database))).unwrap();
     room.until_ready("web", 1);
@@ -155,9 +149,8 @@ fn with_the_api_server_away_clones_live_on_and_nothing_is_reaped() {
 #[test]
 fn a_drained_node_holds_no_clone() {
     let site = Site::get();
-    let database = site.database("drain");
+    let database = site.shared_database();
     let room = site.room("drain");
-    database.ingest("1.sql", &dump(100, "as it was"));
     let before = site.census();
     site.kube.apply(&room.deployment("web", 2, latest(&database)));
     room.until_ready("web", 2);
@@ -187,9 +180,8 @@ fn a_drained_node_holds_no_clone() {
 #[test]
 fn with_the_webhook_away_plain_pods_start_and_those_that_asked_for_a_database_wait() {
     let site = Site::get();
-    let database = site.database("closed");
+    let database = site.shared_database();
     let room = site.room("closed");
-    database.ingest("1.sql", &dump(100, "as it was"));
     let webhook = path("deployments", "aldaas", "aldaas-webhook");
     let replicas = site.kube.get(&webhook).expect("the webhook")["spec"]["replicas"].clone();
     site.kube.merge(&webhook, &json!({"spec": {"replicas": 0}}));
