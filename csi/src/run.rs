@@ -36,11 +36,14 @@ const CHECK: Duration = Duration::from_secs(10);
 /// When something can't be started.
 pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         crate::signals::watch(stop.clone())?;
         serve(config, stop).await
-    })
+    });
+    // What is still being purged is in the trash, where the reaper finds it: nobody waits for that.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Runs until `stop`. What was begun then is brought to its end; mounted clones stay as they are.
@@ -56,7 +59,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let (directory, cluster) = kubernetes(&config, &mut tasks, &stop).await?;
     let plugin = Plugin::new(&config, directory, cluster)?;
     plugin.publisher.tidy();
-    let listener = grpc::bind(&config.endpoint).await?;
+    let (listener, socket) = grpc::bind(&config.endpoint).await?;
     // kubelet calls as soon as it knows of us, so the socket is there first.
     let registration = register(&config, &mut tasks, &stop)?;
     if let Some(address) = config.http {
@@ -68,7 +71,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let explain = ExplainService(plugin.reaper.clone());
     let served = grpc::serve(listener, identity, plugin.node_service(&config), explain, stop.clone()).await;
     // kubelet takes a socket that nobody serves for a plugin that is coming back.
-    let _ = std::fs::remove_file(&config.endpoint);
+    socket.remove();
     stop.cancel();
     while tasks.join_next().await.is_some() {}
     tracing::info!("stopped");

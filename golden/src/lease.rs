@@ -96,26 +96,31 @@ pub fn decide(
 #[derive(Clone, Debug, Default)]
 pub struct Alone {
     since: Option<Instant>,
+    /// The last look: what was in between is not known.
+    last: Option<Instant>,
     watchers: BTreeSet<String>,
 }
 
 impl Alone {
-    /// Takes in what was seen at `now`.
+    /// Takes in what was seen at `now`. After a pause as long as a lease it begins anew: somebody may have renewed theirs in it.
     pub fn observe(
         &mut self,
         me: &Lease,
         leases: &[Lease],
         watchers: &[rbd::Watcher],
         now: Instant,
+        lease: Duration,
     ) -> Duration {
         let watchers: BTreeSet<String> = watchers.iter().map(|watcher| watcher.address.clone()).collect();
         if watchers.is_empty() || leases.iter().any(|lease| lease != me) {
             *self = Self::default();
             return Duration::ZERO;
         }
-        if !watchers.is_subset(&self.watchers) {
+        let paused = self.last.is_none_or(|last| now.saturating_duration_since(last) >= lease);
+        if paused || !watchers.is_subset(&self.watchers) {
             self.since = None;
         }
+        self.last = Some(now);
         self.watchers = watchers;
         now.saturating_duration_since(*self.since.get_or_insert(now))
     }
@@ -129,7 +134,7 @@ impl Store {
     pub fn take_turn(&self, id: &rbd::ImageId, me: &Lease, terms: &Terms, alone: &mut Alone) -> Result<Turn> {
         let leases = self.leases(id)?;
         let watchers = self.clone_watchers(id)?;
-        let seen = alone.observe(me, &leases, &watchers, Instant::now());
+        let seen = alone.observe(me, &leases, &watchers, Instant::now(), terms.lease);
         let turn = decide(me, &leases, &watchers, seen, terms.lease);
         if turn != Turn::Free {
             return Ok(turn);
@@ -346,7 +351,7 @@ mod tests {
                     }
                 }
                 let longest = first_seen.values().max().map_or(Duration::ZERO, |since| now - *since);
-                prop_assert!(alone.observe(&me, &leases, &watchers, now) <= longest);
+                prop_assert!(alone.observe(&me, &leases, &watchers, now, WHILE) <= longest);
             }
         }
     }
@@ -358,7 +363,7 @@ mod tests {
         let watchers = [watcher(1)];
         let mut alone = Alone::default();
         let mut at = |leases: &[Lease], seconds| {
-            let seen = alone.observe(&me, leases, &watchers, start + Duration::from_secs(seconds));
+            let seen = alone.observe(&me, leases, &watchers, start + Duration::from_secs(seconds), WHILE);
             decide(&me, leases, &watchers, seen, WHILE)
         };
         assert!(matches!(at(&theirs, 0), Turn::Wait { .. }));

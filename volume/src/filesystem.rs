@@ -124,6 +124,23 @@ pub(crate) fn check(spec: &ImageSpec, device: &Path) -> Result<(), Error> {
     }
 }
 
+/// The mount options that are no file system's own: `mount(2)` takes them as flags.
+fn generic(option: &str) -> Option<MountFlags> {
+    Some(match option {
+        "noatime" => MountFlags::NOATIME,
+        "relatime" => MountFlags::RELATIME,
+        "strictatime" => MountFlags::STRICTATIME,
+        "nodiratime" => MountFlags::NODIRATIME,
+        "noexec" => MountFlags::NOEXEC,
+        "sync" => MountFlags::SYNCHRONOUS,
+        "dirsync" => MountFlags::DIRSYNC,
+        "lazytime" => MountFlags::LAZYTIME,
+        // They hold in any case, or change nothing.
+        "nodev" | "nosuid" | "defaults" | "async" | "exec" | "diratime" | "nolazytime" => MountFlags::empty(),
+        _ => return None,
+    })
+}
+
 /// Mounts the device at `point` without the mount program.
 pub(crate) fn mount(
     filesystem: Filesystem,
@@ -132,18 +149,24 @@ pub(crate) fn mount(
     read_only: bool,
     more_options: &[String],
 ) -> Result<(), Error> {
-    let mut flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
+    let mut flags = MountFlags::NODEV | MountFlags::NOSUID;
     if read_only {
         flags |= MountFlags::RDONLY;
+    }
+    let (words, more_options): (Vec<&String>, Vec<&String>) =
+        more_options.iter().partition(|option| generic(option).is_some());
+    flags |= words.iter().filter_map(|word| generic(word)).fold(MountFlags::empty(), |all, one| all | one);
+    if !flags.intersects(MountFlags::RELATIME | MountFlags::STRICTATIME) {
+        flags |= MountFlags::NOATIME;
     }
     let mut options: Vec<&str> = match (filesystem, read_only) {
         (Filesystem::Ext4, false) => vec!["noinit_itable"],
         (Filesystem::Ext4, true) => vec!["noload"],
         // All clones of an image share its UUID, which XFS refuses to mount twice otherwise.
-        (Filesystem::Xfs, false) => vec!["nouuid"],
-        (Filesystem::Xfs, true) => vec!["nouuid", "norecovery"],
+        // What has to be replayed is refused where nothing may be written.
+        (Filesystem::Xfs, _) => vec!["nouuid"],
     };
-    options.extend(more_options.iter().map(String::as_str));
+    options.extend(more_options.iter().map(|option| option.as_str()));
     let doing = || {
         let source = device.display();
         format!("mount {source} ({filesystem}) at {}, options {}", point.display(), options.join(","))

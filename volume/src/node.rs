@@ -167,7 +167,15 @@ impl Node {
             if superblock.needs_check {
                 filesystem::check(spec, &device.path())?;
             }
-            self.mount(&device, superblock.filesystem, &paths, want.read_only, &want.mount_options)?;
+            match self.mount(&device, superblock.filesystem, &paths, want.read_only, &want.mount_options) {
+                // XFS with a log to replay, which only now is seen.
+                Err(Error::Io { source, .. })
+                    if want.read_only && source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+                {
+                    return Err(Error::NeedsRecovery { spec: spec.to_string() });
+                }
+                other => other?,
+            };
             marker::check(spec, &paths.fs, want.expect)?;
             self.bind(&paths)?;
             Ok(mounted(spec, &device, &paths))

@@ -41,13 +41,15 @@ impl Processes {
         self.one_each(self.all.iter().filter(|(_, cgroup)| is_of_pod(cgroup)).map(|(path, _)| path))
     }
 
-    /// The same of processes in other mount namespaces than ours in which this device is mounted.
+    /// The same of processes in which this device is mounted, in other mount namespaces than ours and the machine's own: what we
+    /// mount is seen there too.
     pub fn with_mount(&self, device: (u32, u32)) -> Vec<PathBuf> {
-        let ours = fs::read_link(self.proc.join("self/ns/mnt")).ok();
+        let of = |process: &str| fs::read_link(self.proc.join(process).join("ns/mnt")).ok();
+        let not_pods = [of("self"), of("1")];
         let mut seen: HashMap<PathBuf, bool> = HashMap::new();
         let holds = |path: &&PathBuf| {
             let Ok(namespace) = fs::read_link(path.join("ns/mnt")) else { return false };
-            if Some(&namespace) == ours.as_ref() {
+            if not_pods.iter().flatten().any(|other| *other == namespace) {
                 return false;
             }
             *seen.entry(namespace).or_insert_with(|| has_mount(path, device))

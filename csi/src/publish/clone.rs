@@ -1,5 +1,6 @@
 //! Clones that end with their pod: the usual ones, and those on which a sealed image is verified.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aldaas_api::GoldenImageName;
@@ -20,11 +21,12 @@ impl Publisher {
         wanted: &WantedClone,
         database: &Database,
         deadline: Instant,
+        made: &AtomicBool,
     ) -> Result<Ready, PublishError> {
         let ttl = wanted.ttl.map(aldaas_api::Ttl::duration).or(database.clones.ttl);
         let ask = self.ask(request, golden::Purpose::Pod, ttl, database);
         let wanted = wanted.clone();
-        self.make_and_open(request, database, deadline, move |store| {
+        self.make_and_open(request, database, deadline, made, move |store| {
             choose::find_or_make(store, &wanted, &ask)
         })
         .await
@@ -37,13 +39,14 @@ impl Publisher {
         image: &GoldenImageName,
         database: &Database,
         deadline: Instant,
+        made: &AtomicBool,
     ) -> Result<Ready, PublishError> {
         let ask = golden::CloneRequest {
             unverified: true,
             ..self.ask(request, golden::Purpose::Pod, None, database)
         };
         let image = image.clone();
-        self.make_and_open(request, database, deadline, move |store| {
+        self.make_and_open(request, database, deadline, made, move |store| {
             store.ensure_clone(&store.golden_image(&image)?, &ask)
         })
         .await
@@ -54,18 +57,22 @@ impl Publisher {
         request: &PublishRequest,
         database: &Database,
         deadline: Instant,
+        made: &AtomicBool,
         make: impl Fn(&golden::Store) -> golden::Result<golden::Ensured> + Send + Sync + 'static,
     ) -> Result<Ready, PublishError> {
         let _turn = self.turn(deadline).await?;
         // What serves images here may have to be started: beside the clone that takes no time.
         let node = self.node.clone();
         let prepared = tokio::spawn(blocking(move || node.prepare()));
-        let made = self.step("clone", async { Ok(self.storage.run(make).await?) }).await;
+        let ensured = self.step("clone", async { Ok(self.storage.run(make).await?) }).await;
         if let Ok(Err(error)) = prepared.await {
             tracing::debug!(%error, "attaching tries again");
         }
-        let clone = match made {
-            Ok(made) => made.clone,
+        let clone = match ensured {
+            Ok(ensured) => {
+                made.store(ensured.made, Ordering::Relaxed);
+                ensured.clone
+            }
             Err(error) => {
                 self.tidy();
                 return Err(error);

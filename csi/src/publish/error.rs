@@ -1,5 +1,6 @@
 //! What can go wrong, which gRPC code says so, and whether that is the last word.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use aldaas_api::CloneName;
@@ -195,7 +196,10 @@ fn code_of_volume(error: &volume::Error) -> Code {
             _ => Code::Unavailable,
         },
         E::Server { errno: None, .. } => Code::Unavailable,
-        E::Io { source, .. } if source.kind() == std::io::ErrorKind::TimedOut => Code::Unavailable,
+        // Of the two, a socket's time-out is the second.
+        E::Io { source, .. } if matches!(source.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+            Code::Unavailable
+        }
         E::OpenOtherwise { .. } => Code::AlreadyExists,
         _ if error.is_wrong_content() => Code::FailedPrecondition,
         _ => Code::Internal,

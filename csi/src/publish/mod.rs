@@ -21,6 +21,7 @@ pub mod named;
 pub mod unpublish;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -137,23 +138,32 @@ impl Publisher {
         if self.is_published(request).await? {
             return Ok(());
         }
-        match self.publish_anew(request, deadline).await {
-            Err(error) if error.is_final() => Err(self.undo(request, error).await),
+        let made = AtomicBool::new(false);
+        match self.publish_anew(request, deadline, &made).await {
+            Err(error) if error.is_final() => Err(self.undo(request, error, made.into_inner()).await),
             other => other,
         }
     }
 
-    async fn publish_anew(&self, request: &PublishRequest, deadline: Instant) -> Result<(), PublishError> {
+    /// `made`: set when a clone is made by this call.
+    async fn publish_anew(
+        &self,
+        request: &PublishRequest,
+        deadline: Instant,
+        made: &AtomicBool,
+    ) -> Result<(), PublishError> {
         let database = access::decide(&request.context, &*self.directory, &self.own)?;
         if let Some(asked) = request.filesystem.filter(|asked| *asked != database.storage.filesystem) {
             return Err(PublishError::OtherFilesystem { asked, is: database.storage.filesystem });
         }
         let ready = match &request.context.wanted {
             Wanted::Clone(wanted) => match &wanted.name {
-                None => self.clone_for_pod(request, wanted, &database, deadline).await?,
+                None => self.clone_for_pod(request, wanted, &database, deadline, made).await?,
                 Some(name) => self.take_named(request, wanted, name, &database, deadline).await?,
             },
-            Wanted::Candidate(image) => self.candidate_for_pod(request, image, &database, deadline).await?,
+            Wanted::Candidate(image) => {
+                self.candidate_for_pod(request, image, &database, deadline, made).await?
+            }
             Wanted::Build(image) => self.build_for_pod(request, image, &database, deadline).await?,
         };
         fail_point!("csi::after-open");
@@ -220,11 +230,16 @@ impl Publisher {
         spec_of(self.storage.pool().as_str(), request)
     }
 
-    /// Undoes what this call and earlier tries of it did, because nobody may come again for it.
-    async fn undo(&self, request: &PublishRequest, error: PublishError) -> PublishError {
+    /// Undoes what this call did, because nobody may come again for it. A clone that an earlier call made may hold the pod's data
+    /// from before its node was restarted: it stays, and goes with its pod.
+    async fn undo(&self, request: &PublishRequest, error: PublishError, made: bool) -> PublishError {
         let undone = match &request.context.wanted {
             Wanted::Clone(wanted) if wanted.name.is_some() => self.undo_named(request).await,
             Wanted::Build(image) => self.undo_build(request, image).await,
+            Wanted::Clone(_) | Wanted::Candidate(_) if !made => {
+                let (node, spec) = (self.node.clone(), self.spec_of(request));
+                blocking(move || node.close(&spec)).await.map_err(UnpublishError::from)
+            }
             Wanted::Clone(_) | Wanted::Candidate(_) => {
                 self.remover.remove(&request.volume.handle()).await.map(drop).map_err(UnpublishError::from)
             }

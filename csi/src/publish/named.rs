@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{How, PublishError, PublishRequest, Publisher, Ready, UnpublishError, choose, elsewhere};
 use crate::blocking::blocking;
 use crate::ports::Database;
+use crate::removal::Removed;
 
 /// How long a named clone is kept after its last pod where nobody says for how long.
 pub const NAMED_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -77,10 +78,11 @@ impl Publisher {
 
     /// One look, and the rest if the clone is free. Others get their turn between two looks.
     async fn try_named(&self, asked: &Asked<'_>, deadline: Instant) -> Result<Try, PublishError> {
+        // In this order, as everywhere: who waits for a turn holds nobody's guard.
+        let _turn = self.turn(deadline).await?;
         let Ok(_entry) = timeout_at(deadline, self.guards.enter(&asked.clone)).await else {
             return Ok(Try::Wait("another volume of this node".to_owned()));
         };
-        let _turn = self.turn(deadline).await?;
         if let Some(pod) = self.release_unbound(&asked.spec).await? {
             return Ok(Try::Wait(format!("another pod of this node, at {}", pod.display())));
         }
@@ -158,7 +160,7 @@ impl Publisher {
         let by = match turn {
             Turn::Free => None,
             Turn::Wait { by } => Some(by),
-            Turn::Fence { addresses } => match self.still_lives(&ensured.clone.record).await {
+            Turn::Fence { addresses } => match self.still_lives(&ensured.clone.record, &addresses).await {
                 Some(by) => Some(by),
                 None => self.fence_and_take(asked, ensured, addresses).await?,
             },
@@ -184,9 +186,19 @@ impl Publisher {
     }
 
     /// The node that had the clone last may live although its plugin is silent: then its pod is not to be cut off. Of this node,
-    /// it is known that nobody has it.
-    async fn still_lives(&self, record: &golden::record::CloneRecord) -> Option<String> {
-        let user = record.pod.as_ref().filter(|user| user.node != self.node_name)?;
+    /// it is known that nobody has it: whoever watches the clone then is nobody of ours, and may serve other images as well.
+    async fn still_lives(
+        &self,
+        record: &golden::record::CloneRecord,
+        addresses: &[String],
+    ) -> Option<String> {
+        let user = record.pod.as_ref()?;
+        if user.node == self.node_name {
+            let addresses = addresses.join(", ");
+            return Some(format!(
+                "the Ceph client {addresses}, which is no node plugin's: detach the image there"
+            ));
+        }
         let why = match self.cluster.node_is_ready(&user.node).await {
             Ok(false) => return None,
             Ok(true) => "which is ready though its node plugin is silent".to_owned(),
@@ -221,7 +233,7 @@ impl Publisher {
     /// Gives up what an earlier try of this volume may have: mount, device and lease. The clone stays.
     pub(crate) async fn undo_named(&self, request: &PublishRequest) -> Result<(), UnpublishError> {
         let Ok(clone) = self.spec_of(request).image.parse::<CloneName>() else { return Ok(()) };
-        self.let_go_of_named(&clone, request.volume.as_str()).await
+        self.let_go_of_named(&clone, request.volume.as_str()).await.map(drop)
     }
 
     /// Unmounts a named clone here, unless a pod uses it, and gives this volume's lease back. What was written stays.
@@ -229,7 +241,7 @@ impl Publisher {
         &self,
         clone: &CloneName,
         volume: &str,
-    ) -> Result<(), UnpublishError> {
+    ) -> Result<Removed, UnpublishError> {
         let _entry = self.guards.enter(clone).await;
         let spec = volume::ImageSpec::new(self.storage.pool().as_str(), golden::CLONE, clone.as_str());
         let (node, me, name) = (self.node.clone(), self.user(volume), clone.clone());
@@ -242,11 +254,10 @@ impl Publisher {
         });
         match used.await {
             Ok(false) => {}
-            Ok(true) => return Ok(()),
+            Ok(true) => return Ok(Removed::Gone),
             // The pod goes all the same. The lease stays while the clone is attached: nobody else writes to it meanwhile.
             Err(error) if error.is_busy() => {
-                self.remover.quarantined(clone, error.to_string());
-                return Ok(());
+                return Ok(self.remover.quarantined(clone, error.to_string()));
             }
             Err(error) => return Err(error.into()),
         }
@@ -265,7 +276,7 @@ impl Publisher {
         });
         dropped.await?;
         fail_point!("csi::after-drop-lease");
-        Ok(())
+        Ok(Removed::Gone)
     }
 
     fn user(&self, volume: &str) -> Lease {

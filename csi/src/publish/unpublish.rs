@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Publisher, UnpublishError, elsewhere};
 use crate::blocking::blocking;
+use crate::removal::Removed;
 use crate::target::{Seen, Target};
 
 impl Publisher {
@@ -50,9 +51,9 @@ impl Publisher {
     async fn let_go(&self, spec: &volume::ImageSpec, volume: &VolumeId) -> Result<(), UnpublishError> {
         match spec.image.parse::<CloneName>() {
             Ok(clone) if spec.namespace == golden::CLONE && is_named(clone.as_str()) => {
-                self.let_go_of_named(&clone, volume.as_str()).await
+                self.let_go_of_named(&clone, volume.as_str()).await.map(drop)
             }
-            _ if spec.namespace == golden::GOLDEN => self.let_go_of_build(spec).await,
+            _ if spec.namespace == golden::GOLDEN => self.let_go_of_build(spec).await.map(drop),
             _ => Ok(self.remover.remove(&volume.handle()).await.map(drop)?),
         }
     }
@@ -96,7 +97,7 @@ impl Publisher {
     }
 
     /// A build is unmounted with everything written, and its free space given back; the image stays.
-    pub(crate) async fn let_go_of_build(&self, spec: &volume::ImageSpec) -> Result<(), UnpublishError> {
+    pub(crate) async fn let_go_of_build(&self, spec: &volume::ImageSpec) -> Result<Removed, UnpublishError> {
         let (node, image) = (self.node.clone(), spec.clone());
         let closed = blocking(move || -> Result<(), volume::Error> {
             if elsewhere(&node, &image)?.is_some() {
@@ -109,11 +110,8 @@ impl Publisher {
         });
         match closed.await {
             // The pod goes all the same; nobody seals what is still open.
-            Err(error) if error.is_busy() => {
-                self.remover.quarantined(spec, error.to_string());
-                Ok(())
-            }
-            other => Ok(other?),
+            Err(error) if error.is_busy() => Ok(self.remover.quarantined(spec, error.to_string())),
+            other => Ok(other.map(|()| Removed::Gone)?),
         }
     }
 }

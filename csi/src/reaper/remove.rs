@@ -26,6 +26,15 @@ enum Outcome {
     Held(String),
 }
 
+impl From<Removed> for Outcome {
+    fn from(removed: Removed) -> Self {
+        match removed {
+            Removed::Gone => Self::Done,
+            Removed::Quarantined { why } => Self::Held(why),
+        }
+    }
+}
+
 /// Why an action failed: it is tried again in the next pass.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -167,10 +176,7 @@ impl Reaper {
             return Ok(Outcome::Kept(why));
         }
         self.unbind(targets).await?;
-        match self.parts.remover.remove(name).await? {
-            Removed::Gone => Ok(Outcome::Done),
-            Removed::Quarantined { why } => Ok(Outcome::Held(why)),
-        }
+        Ok(self.parts.remover.remove(name).await?.into())
     }
 
     /// What a clone's record, its watchers and its TTL say now, if that speaks against removing it.
@@ -225,8 +231,7 @@ impl Reaper {
         }
         self.unbind(targets).await?;
         let volume = decision.user.as_ref().map(|user| user.volume.clone()).unwrap_or_default();
-        self.parts.publisher.let_go_of_named(name, &volume).await?;
-        Ok(Outcome::Done)
+        Ok(self.parts.publisher.let_go_of_named(name, &volume).await?.into())
     }
 
     async fn close(
@@ -243,8 +248,7 @@ impl Reaper {
         }
         if !discard {
             self.unbind(targets).await?;
-            self.parts.publisher.let_go_of_build(spec).await?;
-            return Ok(Outcome::Done);
+            return Ok(self.parts.publisher.let_go_of_build(spec).await?.into());
         }
         if self.has_image(spec).await? {
             return Ok(Outcome::Kept("its image is there after all".to_owned()));
