@@ -118,7 +118,11 @@ impl S3 {
     #[must_use]
     pub fn options(&self) -> S3Options {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        S3Options { endpoint: given(&self.s3_endpoint), region: given(&self.s3_region), insecure: self.s3_insecure }
+        S3Options {
+            endpoint: given(&self.s3_endpoint),
+            region: given(&self.s3_region),
+            insecure: self.s3_insecure,
+        }
     }
 }
 

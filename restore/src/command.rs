@@ -68,7 +68,10 @@ impl UserCommand<'_> {
     ) -> Result<(), Error> {
         let Some((program, args)) = self.words.split_first() else { return Ok(()) };
         let mut command = child::command(Path::new(program), Signal::KILL);
-        command.args(args).envs(connection.iter().map(|(name, value)| (name, value))).envs(self.variables.iter());
+        command
+            .args(args)
+            .envs(connection.iter().map(|(name, value)| (name, value)))
+            .envs(self.variables.iter());
         let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|err| self.io("start", err))?;
@@ -106,7 +109,13 @@ impl UserCommand<'_> {
         };
         // Who is killed has run out of memory, most of the time; that may pass.
         let temporary = status.code().is_none_or(|code| code == TEMPORARY);
-        Error::Command { what: self.what, program: program.to_owned(), how: status.to_string(), said, temporary }
+        Error::Command {
+            what: self.what,
+            program: program.to_owned(),
+            how: status.to_string(),
+            said,
+            temporary,
+        }
     }
 
     fn io(&self, doing: &str, err: std::io::Error) -> Error {
@@ -182,8 +191,10 @@ struct Listening(Vec<JoinHandle<()>>, Arc<Mutex<VecDeque<String>>>);
 impl Listening {
     fn start(what: &'static str, child: &mut Child, without_data: fn(&str) -> String) -> Listening {
         let kept = Arc::default();
-        let out = child.stdout.take().map(|out| tokio::spawn(listen(what, out, without_data, Arc::clone(&kept))));
-        let err = child.stderr.take().map(|err| tokio::spawn(listen(what, err, without_data, Arc::clone(&kept))));
+        let out =
+            child.stdout.take().map(|out| tokio::spawn(listen(what, out, without_data, Arc::clone(&kept))));
+        let err =
+            child.stderr.take().map(|err| tokio::spawn(listen(what, err, without_data, Arc::clone(&kept))));
         Listening(out.into_iter().chain(err).collect(), kept)
     }
 

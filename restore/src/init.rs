@@ -32,7 +32,8 @@ pub fn run() -> std::io::Result<ExitCode> {
     for signal in signals.forever() {
         if signal != SIGCHLD {
             // It was not waited for yet: the id is its own.
-            let _ = Signal::from_named_raw(signal).map(|signal| rustix::process::kill_process(worker, signal));
+            let _ =
+                Signal::from_named_raw(signal).map(|signal| rustix::process::kill_process(worker, signal));
         } else if let Some(status) = reap(worker) {
             return Ok(ExitCode::from(code(status)));
         }

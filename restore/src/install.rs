@@ -16,7 +16,8 @@ use crate::source::authorities_beside;
 /// When it cannot be read or written.
 pub fn run(args: &Install) -> Result<(), Error> {
     // Opened, not looked up: by now its file may have another name, or none.
-    let mut program = fs::File::open("/proc/self/exe").map_err(Error::file("read", Path::new("/proc/self/exe")))?;
+    let mut program =
+        fs::File::open("/proc/self/exe").map_err(Error::file("read", Path::new("/proc/self/exe")))?;
     put(&mut program, &args.path, 0o755).map_err(Error::file("install this program as", &args.path))?;
     if let Some(mut authorities) = authorities() {
         let beside = authorities_beside(&args.path);
@@ -63,7 +64,9 @@ fn put(from: &mut impl io::Read, path: &Path, mode: u32) -> io::Result<()> {
 
 /// Beside it, so that it can be renamed; of ours alone.
 fn draft(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"))?;
     let mut draft = std::ffi::OsString::from(".");
     draft.push(name);
     draft.push(format!(".{}", std::process::id()));

@@ -45,17 +45,14 @@ pub async fn run<E: Engine>(
     let (evidence, pipe) = evidence::read(opened, report.clone(), cancel.clone());
     let command =
         UserCommand { what: "restore command", words: &args.command, variables: &environment.restore };
-    let dump = if command.words.is_empty() {
-        Load::Ours(peel(pipe).await?)
-    } else {
-        Load::By(command, pipe)
-    };
+    let dump = if command.words.is_empty() { Load::Ours(peel(pipe).await?) } else { Load::By(command, pipe) };
     let format = dump.format();
     tracing::info!("{} is {format}", source.location());
     fail::fail_point!("restore::after-open");
 
     let version = engine.version()?;
-    let command = UserCommand { what: "mask command", words: &args.mask_command, variables: &environment.mask };
+    let command =
+        UserCommand { what: "mask command", words: &args.mask_command, variables: &environment.mask };
     let mask = Mask { sql: &args.mask_sql, command };
     let ran = fill(engine, dump, &mask, args.jobs, report, cancel).await?;
     let (contents, _) = look(engine, &Checks::default(), report, cancel).await?;

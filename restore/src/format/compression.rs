@@ -86,7 +86,9 @@ fn explain(name: Compression, err: io::Error) -> io::Error {
     let said = err.to_string();
     let err = match err.kind() {
         ErrorKind::UnexpectedEof => Error::Truncated(format!("the {name} stream stops in the middle")),
-        ErrorKind::OutOfMemory => Error::Unsupported(format!("the {name} stream needs too much memory: {said}")),
+        ErrorKind::OutOfMemory => {
+            Error::Unsupported(format!("the {name} stream needs too much memory: {said}"))
+        }
         _ => Error::Corrupt(format!("the {name} stream is damaged, or something follows it ({said})")),
     };
     StreamError::from(err).into()
@@ -100,8 +102,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Compression; 4] =
-        [Compression::Zstd, Compression::Xz, Compression::Lz4, Compression::Bzip2];
+    const ALL: [Compression; 4] = [Compression::Zstd, Compression::Xz, Compression::Lz4, Compression::Bzip2];
 
     /// As their programs do by themselves, with a checksum.
     fn compress(with: Compression, data: &[u8]) -> Vec<u8> {
@@ -158,7 +159,9 @@ mod tests {
     #[test]
     fn bytes_after_the_end_are_an_error() {
         for with in ALL {
-            for garbage in [&b"garbage that is long enough for any header"[..], b"\n", b"\0", b"--", b"\0\0\0\0\0"] {
+            for garbage in
+                [&b"garbage that is long enough for any header"[..], b"\n", b"\0", b"--", b"\0\0\0\0\0"]
+            {
                 let bad = [compress(with, b"one"), garbage.to_vec()].concat();
                 assert!(decompress(with, &bad).is_err(), "{with}: {garbage:?}");
             }

@@ -5,8 +5,8 @@
 //! dump**, add it to [`Content`] and teach an engine to load it.
 
 mod archive;
-mod detect;
 mod compression;
+mod detect;
 mod gzip;
 mod lz4;
 mod roles;

@@ -61,10 +61,14 @@ fn make_dir(data: &Path) -> Result<(), Error> {
         let advice = "give an empty directory, or remove what is there";
         return Err(Error::Refused(format!("the data directory {} is not empty: {advice}", data.display())));
     }
-    let (owner, ours) = (fs::metadata(data).map_err(Error::io(action()))?.uid(), rustix::process::geteuid().as_raw());
+    let (owner, ours) =
+        (fs::metadata(data).map_err(Error::io(action()))?.uid(), rustix::process::geteuid().as_raw());
     if owner != ours {
         let advice = format!("give it to user {ours}, or run this as user {owner}");
-        return Err(Error::Refused(format!("the data directory {} belongs to user {owner}: {advice}", data.display())));
+        return Err(Error::Refused(format!(
+            "the data directory {} belongs to user {owner}: {advice}",
+            data.display()
+        )));
     }
     fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(Error::io(action()))
 }

@@ -186,7 +186,12 @@ impl Engine for Postgres {
         Ok(self.adopt(server, cancel).await?)
     }
 
-    async fn mask(&self, server: &mut Postmaster, sql: &str, cancel: &CancellationToken) -> Result<u64, Error> {
+    async fn mask(
+        &self,
+        server: &mut Postmaster,
+        sql: &str,
+        cancel: &CancellationToken,
+    ) -> Result<u64, Error> {
         mask::run(server, &self.place.database, sql, cancel).await
     }
 

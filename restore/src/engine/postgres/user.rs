@@ -44,7 +44,12 @@ fn has_name(passwd: &str, user: u32) -> bool {
 fn known_elsewhere(user: u32) -> bool {
     let mut asked = Command::new("getent");
     let asked = asked.args(["passwd", &user.to_string()]).env_clear().env("PATH", "/usr/bin:/bin");
-    asked.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|said| said.success())
+    asked
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|said| said.success())
 }
 
 fn library() -> Option<PathBuf> {

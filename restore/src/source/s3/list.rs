@@ -23,7 +23,9 @@ impl FromStr for Prefix {
         let rest = text.strip_prefix("s3://").unwrap_or_default();
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
-            return Err("write s3://bucket/prefix, for example s3://backup/orders/, or s3://backup for all of it");
+            return Err(
+                "write s3://bucket/prefix, for example s3://backup/orders/, or s3://backup for all of it",
+            );
         }
         Ok(Prefix { bucket: bucket.into(), prefix: prefix.into() })
     }
@@ -53,8 +55,10 @@ impl Prefix {
     async fn pages(&self, options: &S3Options, suffix: &str, keep: usize) -> Result<Listing, Error> {
         let store = Store::connect(options, self.to_string()).await?;
         let request = store.client.list_objects_v2().bucket(&self.bucket);
-        let mut pages =
-            request.set_prefix((!self.prefix.is_empty()).then(|| self.prefix.clone())).into_paginator().send();
+        let mut pages = request
+            .set_prefix((!self.prefix.is_empty()).then(|| self.prefix.clone()))
+            .into_paginator()
+            .send();
         let mut newest = Newest::new(keep);
         while let Some(page) = pages.next().await {
             let page = page.map_err(|err| store.error(err))?;

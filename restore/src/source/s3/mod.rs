@@ -137,9 +137,11 @@ impl Store {
     {
         let SdkError::ServiceError(answer) = &err else {
             return match &err {
-                SdkError::ConstructionFailure(_) => {
-                    Error::Refused { location: self.location.clone(), detail: innermost(&err), temporary: false }
-                }
+                SdkError::ConstructionFailure(_) => Error::Refused {
+                    location: self.location.clone(),
+                    detail: innermost(&err),
+                    temporary: false,
+                },
                 _ => self.away(innermost(&err)),
             };
         };
@@ -171,7 +173,8 @@ impl Store {
             return Error::Away { endpoint: self.endpoint.clone(), detail };
         }
         let advice = "let this machine trust who signed it, or take any with --s3-insecure";
-        let detail = format!("the certificate of {} is not to be trusted ({detail}): {advice}", self.endpoint);
+        let detail =
+            format!("the certificate of {} is not to be trusted ({detail}): {advice}", self.endpoint);
         Error::Refused { location: self.location.clone(), detail, temporary: false }
     }
 

@@ -91,11 +91,16 @@ impl Reader {
         if self.got >= self.resumed_at + PROGRESS {
             self.resumed = 0;
         }
-        let short = Error::Short { location: self.store.location.clone(), got: self.got, expected: self.size };
+        let short =
+            Error::Short { location: self.store.location.clone(), got: self.got, expected: self.size };
         let Some(pause) = RESUMES.get(self.resumed) else { return Err(short) };
         // What comes next might be the rest of another object.
         let Some(etag) = self.etag.clone() else { return Err(short) };
-        tracing::warn!("{} broke after {} bytes ({broke}): taking it up again", self.store.location, self.got);
+        tracing::warn!(
+            "{} broke after {} bytes ({broke}): taking it up again",
+            self.store.location,
+            self.got
+        );
         tokio::time::sleep(*pause).await;
         self.resumed += 1;
         self.resumed_at = self.got;
