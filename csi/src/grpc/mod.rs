@@ -64,7 +64,7 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, Socket)> {
     }
     let listener = UnixListener::bind(path).with_context(what)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(what)?;
-    Ok((listener, Socket { path: path.to_owned(), file: identity(path) }))
+    Ok((listener, Socket { path: path.to_owned(), file: file_of(path) }))
 }
 
 /// A socket's file, as we made it.
@@ -77,12 +77,12 @@ pub struct Socket {
 impl Socket {
     /// Takes the file away, unless another plugin has put its own in its place meanwhile.
     pub fn remove(&self) {
-        if self.file.is_some() && identity(&self.path) == self.file {
+        if self.file.is_some() && file_of(&self.path) == self.file {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+fn file_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
