@@ -77,7 +77,24 @@ fn backing(name: &str) -> Option<PathBuf> {
     let text = std::fs::read_to_string(path).ok()?;
     let text = text.trim_end_matches('\n');
     // The kernel marks a file that its server no longer lists.
-    Some(PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(text)))
+    let path = PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(text));
+    match path.parent() {
+        Some(parent) if parent == Path::new("/") => Some(found_again(name, &path).unwrap_or(path)),
+        _ => Some(path),
+    }
+}
+
+/// The path of a file that was opened in a mount namespace which has gone, a container's that was replaced: the kernel tells
+/// no more than where it is on its own file system. Where that is mounted here tells the rest.
+fn found_again(name: &str, path: &Path) -> Option<PathBuf> {
+    let device = File::open(Path::new("/dev").join(name)).ok()?;
+    let on = sys::loop_file_system(&device).ok()?;
+    let mounts = mountinfo::read().ok()?;
+    let mount = mounts
+        .iter()
+        .rev()
+        .find(|m| m.device == on && m.root == Path::new("/") && m.kind.starts_with("fuse"))?;
+    Some(mount.point.join(path.file_name()?))
 }
 
 /// Binds a free loop device to `backing`, with direct I/O where the kernel accepts it. Other processes may take

@@ -9,6 +9,7 @@ use rustix::io;
 use rustix::ioctl::{self, NoArg, Setter, Updater, opcode};
 
 const LOOP_CLR_FD: ioctl::Opcode = 0x4C01;
+const LOOP_GET_STATUS64: ioctl::Opcode = 0x4C05;
 const LOOP_CONFIGURE: ioctl::Opcode = 0x4C0A;
 const LOOP_CTL_GET_FREE: ioctl::Opcode = 0x4C82;
 /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN` are the same.
@@ -36,6 +37,26 @@ struct LoopInfo64 {
     crypt_name: [u8; 64],
     encrypt_key: [u8; 32],
     init: [u64; 2],
+}
+
+impl LoopInfo64 {
+    fn new(flags: u32, file_name: [u8; 64]) -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            sizelimit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags,
+            file_name,
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
 }
 
 /// `struct loop_config` of `linux/loop.h`.
@@ -90,25 +111,21 @@ pub(crate) fn loop_configure(
     let mut file_name = [0; 64];
     let short = &name.as_bytes()[..name.len().min(63)];
     file_name[..short.len()].copy_from_slice(short);
-    let info = LoopInfo64 {
-        device: 0,
-        inode: 0,
-        rdevice: 0,
-        offset: 0,
-        sizelimit: 0,
-        number: 0,
-        encrypt_type: 0,
-        encrypt_key_size: 0,
-        flags,
-        file_name,
-        crypt_name: [0; 64],
-        encrypt_key: [0; 32],
-        init: [0; 2],
-    };
+    let info = LoopInfo64::new(flags, file_name);
     let fd = u32::try_from(backing.as_raw_fd()).map_err(|_| io::Errno::BADF)?;
     let config = LoopConfig { fd, block_size, info, reserved: [0; 8] };
     // SAFETY: the kernel reads a `struct loop_config`, whose layout is asserted above; `backing` outlives the call.
     unsafe { ioctl::ioctl(device, Setter::<LOOP_CONFIGURE, LoopConfig>::new(config)) }
+}
+
+/// The device, `(major, minor)`, of the file system that the loop device's file is on.
+pub(crate) fn loop_file_system(device: &File) -> io::Result<(u32, u32)> {
+    let mut info = LoopInfo64::new(0, [0; 64]);
+    // SAFETY: LOOP_GET_STATUS64 writes a `struct loop_info64`, whose layout is asserted above.
+    unsafe { ioctl::ioctl(device, Updater::<LOOP_GET_STATUS64, LoopInfo64>::new(&mut info)) }?;
+    // The kernel's own way to put both into one number.
+    let (major, minor) = (info.device >> 8 & 0xfff, info.device & 0xff | info.device >> 12 & 0xf_ff00);
+    Ok((u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0)))
 }
 
 /// Releases the loop device's backing file; where others have the device open, as soon as the last one closes it.
