@@ -84,6 +84,22 @@ impl Site {
         database
     }
 
+    /// What exists when nothing is on its way any more.
+    ///
+    /// # Panics
+    /// If something always is.
+    #[track_caller]
+    pub fn settled_census(&self) -> Census {
+        let mut last = self.census();
+        until("nothing is on its way any more", || {
+            sleep(Duration::from_millis(1500));
+            let now = self.census();
+            let settled = now == last && !now.has_word("trash ");
+            last = now.clone();
+            settled.then_some(now)
+        })
+    }
+
     /// What exists now.
     pub fn census(&self) -> Census {
         Census::take(self)

@@ -11,7 +11,7 @@ fn whoever_has_no_access_is_denied_at_admission_and_where_he_wrote_the_volume_hi
     let selector = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": friend.name}}, "contact": "the data team"});
     database.change(json!({"access": selector}));
     database.ingest("1.sql", &dump(10, "secret"));
-    let before = site.census();
+    let before = site.settled_census();
     let latest = format!("{}:latest", database.name);
 
     let denied = site.kube.create(&stranger.pod("web", json!({"aldaas/db": latest}))).unwrap_err();

@@ -13,7 +13,7 @@ fn a_labelled_job_in_a_namespace_with_a_default_database_gets_a_copy_and_leaves_
         &path("namespaces", "", &room.name),
         &json!({"metadata": {"annotations": {"aldaas/database": database.name}}}),
     );
-    let before = site.census();
+    let before = site.settled_census();
     // What a CI system runs: the engine, a test against it, and an exit code.
     let script = format!(
         "docker-entrypoint.sh postgres & until pg_isready -q -U postgres; do sleep 0.1; done; \

@@ -59,6 +59,10 @@ fn upgrade(site: &Site, workload: &str) {
 #[test]
 fn plugin_webhook_and_controller_are_killed_and_upgraded_and_no_clone_notices() {
     let site = Site::get();
+    let before = {
+        site.shared_database();
+        site.settled_census()
+    };
     let (database, room) = one_pod(&site, "killed");
     under_load(&database, &room, || {
         if let Some(node) = &site.node {
@@ -76,6 +80,9 @@ fn plugin_webhook_and_controller_are_killed_and_upgraded_and_no_clone_notices() 
         }
     });
     another_pod_works(&site, &database, &room, "after");
+    // What the plugin before had mounted, its successor takes away.
+    room.remove("pods", "web");
+    site.assert_nothing_left(&before);
     let fresh = site.database("after");
     fresh.ingest("1.sql", &dump(10, "after"));
 }
@@ -108,7 +115,7 @@ fn a_pod_that_was_force_deleted_while_kubelet_was_away_leaves_nothing() {
     let node = site.own_node();
     let database = site.shared_database();
     let room = site.room("orphan");
-    let before = site.census();
+    let before = site.settled_census();
     site.kube.create(&room.pod("web", latest(&database))).unwrap();
     room.until_ready("web", 1);
     node.stop(Daemon::Kubelet);
@@ -126,7 +133,7 @@ fn with_the_api_server_away_clones_live_on_and_nothing_is_reaped() {
     let site = Site::get();
     let node = site.own_node();
     let (database, room) = one_pod(&site, "outage");
-    let before = site.census();
+    let before = site.settled_census();
     let images = || site.bed.census("aldaas", &site.bed.dir().join("nowhere")).images;
     let there = images();
     let container = node.run(&["sh", "-c", "pidof -s postgres"]);
@@ -151,7 +158,7 @@ fn a_drained_node_holds_no_clone() {
     let site = Site::get();
     let database = site.shared_database();
     let room = site.room("drain");
-    let before = site.census();
+    let before = site.settled_census();
     site.kube.apply(&room.deployment("web", 2, latest(&database)));
     room.until_ready("web", 2);
     let nodes = site.kube.list(&path("nodes", "", ""));

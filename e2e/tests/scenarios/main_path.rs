@@ -11,7 +11,7 @@ fn a_dump_in_a_bucket_becomes_independent_databases_of_a_deployment_and_nothing_
     let database = site.database("orders");
     let room = site.room("shop");
     database.ingest("1.sql", &dump(1000, "as it was"));
-    let before = site.census();
+    let before = site.settled_census();
 
     site.kube.apply(&room.deployment("web", 1, json!({"aldaas/db": format!("{}:latest", database.name)})));
     let pod = room.until_ready("web", 1).remove(0);
