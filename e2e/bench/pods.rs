@@ -167,6 +167,7 @@ pub fn measure(site: &Site) -> Vec<Figure> {
             Bound::Times(1.0),
         ),
     ];
+    let published = published(site);
     let crowd = crowd(site, &room, &database.name);
     let alone = CROWD as f64 * p50;
     figures.push(Figure::new(
@@ -185,7 +186,7 @@ pub fn measure(site: &Site) -> Vec<Figure> {
     for (name, part) in steps {
         figures.push(Figure::new(name, "s", quantiles(&clones, part).0, "the whole, p50", p50, Bound::Said));
     }
-    if let Some(published) = published(site) {
+    if let Some(published) = published {
         figures.push(Figure::new(
             "share: clone, attach, mount (publish)",
             "s",
