@@ -103,6 +103,17 @@ impl Kube {
         self.call(Method::POST, all, "application/json", object).map_err(|error| error.to_string())
     }
 
+    /// What would come of [`Kube::create`].
+    ///
+    /// # Errors
+    /// What the API server says against it.
+    pub fn try_create(&self, object: &Value) -> Result<Value, String> {
+        let path = path_of(object);
+        let all = path.rsplit_once('/').expect("a path").0;
+        self.call(Method::POST, &format!("{all}?dryRun=All"), "application/json", object)
+            .map_err(|error| error.to_string())
+    }
+
     /// Merges `patch` into the object at `path`.
     ///
     /// # Panics

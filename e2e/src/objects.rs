@@ -33,8 +33,10 @@ impl<'s> Room<'s> {
         site.kube.apply(&json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
         }));
-        until("the namespace's service account", || site.kube.get(&path("serviceaccounts", name, "default")));
-        Room { site, name: name.to_owned() }
+        let room = Room { site, name: name.to_owned() };
+        // Its service account comes a moment later, and before Kubernetes 1.24 the account's token after that.
+        until("pods can be made in the namespace", || site.kube.try_create(&room.pod("try", json!({}))).ok());
+        room
     }
 
     /// A pod of one Postgres, with these annotations.
