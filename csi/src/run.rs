@@ -36,14 +36,11 @@ const CHECK: Duration = Duration::from_secs(10);
 /// When something can't be started.
 pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let ended = runtime.block_on(async {
+    runtime.block_on(async {
         let stop = CancellationToken::new();
         crate::signals::watch(stop.clone())?;
         serve(config, stop).await
-    });
-    // What is still being purged is in the trash, where the reaper finds it: nobody waits for that.
-    runtime.shutdown_background();
-    ended
+    })
 }
 
 /// Runs until `stop`. What was begun then is brought to its end; mounted clones stay as they are.

@@ -217,9 +217,9 @@ impl World {
     fn jobs(&mut self, end: u8) {
         for image in self.view.images.values_mut() {
             for task in Task::ALL {
-                let source = image.object.as_ref().map(|object| object.source.clone());
-                let source = source.or_else(|| image.build.as_ref().and_then(|job| job.source.clone()));
+                let known = image.sources().next().cloned();
                 let Some(running) = job(image, task).as_mut() else { continue };
+                let source = running.source.clone().or(known);
                 if running.deleting {
                     *job(image, task) = None;
                     continue;

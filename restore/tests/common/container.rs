@@ -45,18 +45,8 @@ impl Container<'_> {
         if let Some(text) = self.passwd {
             room.write("passwd", text);
         }
-        let mut unshare = Command::new("unshare");
-        unshare.args([
-            "--mount",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-            "sh",
-            "-c",
-            SCRIPT,
-            "sh",
-        ]);
+        let mut unshare = aldaas_testbed::own_mounts(&["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        unshare.args(["sh", "-c", SCRIPT, "sh"]);
         unshare.arg(command.get_program()).args(command.get_args());
         unshare.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         unshare.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("ROOM", room.path(""));
