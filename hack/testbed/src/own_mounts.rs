@@ -4,7 +4,7 @@ use std::process::Command;
 
 /// Lets go of what other tests have mounted, and becomes the command that follows. `$1`: what in a path makes it ours.
 const SCRIPT: &str = r#"
-awk '{print $5}' /proc/self/mountinfo | grep '/s/[0-9]*-[0-9]*/' | grep -vF "$1" | tac | xargs -r -n1 umount -l
+awk '{print $5}' /proc/self/mountinfo | grep '/s/[0-9]*-[0-9]*/' | grep -vF "$1" | tac | xargs -r umount -l
 shift
 exec "$@""#;
 
