@@ -56,6 +56,11 @@ impl Testbed {
         command::run(&mut self.s3().command(&["get", &format!("{bucket}/{key}")]), b"")
     }
 
+    /// Has the store tell `url` of every object that is made in a bucket.
+    pub fn notify(&self, bucket: &str, url: &str) {
+        command::run(&mut self.s3().command(&["notify", bucket, url]), b"");
+    }
+
     /// Removes an object; one that isn't there is fine.
     pub fn delete_object(&self, bucket: &str, key: &str) {
         command::run(&mut self.s3().command(&["rm", &format!("{bucket}/{key}")]), b"");
