@@ -24,7 +24,7 @@ pub struct Manifest {
     /// What the user had done to the data or proved of it, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ran: Vec<Ran>,
-    /// When the engine had stopped.
+    /// When the engine had stopped: after the restore, or in what a check says, after that.
     pub finished_at: Timestamp,
 }
 
@@ -78,6 +78,9 @@ pub struct Engine {
     pub name: String,
     /// Its full version: `15.18`.
     pub version: String,
+    /// Digest of the container image that it ran in, where it ran in one: `sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
 }
 
 /// What is in the database.

@@ -66,7 +66,7 @@ fn manifest() -> Manifest {
     Manifest {
         database: "orders".into(),
         source,
-        engine: Engine { name: "postgres".into(), version: "15".into() },
+        engine: Engine { name: "postgres".into(), version: "15".into(), image_digest: None },
         contents: Contents { tables: 0, rows: 0, bytes: 0 },
         steps: Default::default(),
         ran: Vec::new(),

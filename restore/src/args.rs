@@ -336,6 +336,10 @@ pub struct Install {
     /// Where to put it, with its name: /aldaas/aldaas-restore
     #[arg(env = "ALDAAS_INSTALL_PATH", value_name = "PATH")]
     pub path: PathBuf,
+    /// PATH is DIR/VERSION/NAME on a node, for the containers of many pods: DIR/VERSION is made, SELinux lets containers run what
+    /// is there, and of other versions in DIR only the two newest stay
+    #[arg(long, env = "ALDAAS_INSTALL_ON_NODE")]
+    pub on_node: bool,
 }
 
 #[cfg(test)]

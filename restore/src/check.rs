@@ -39,6 +39,7 @@ pub async fn run<E: Engine>(
         )));
     }
     manifest.steps = report.durations();
+    manifest.finished_at = jiff::Timestamp::now();
     manifest.contents = found;
     manifest.ran.retain(|ran| ran.step != Step::Check);
     manifest.ran.extend(ran);

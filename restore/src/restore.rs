@@ -74,7 +74,7 @@ pub async fn run<E: Engine>(
             sha256: evidence.sha256,
             format,
         },
-        engine: manifest::Engine { name: engine.name().into(), version },
+        engine: manifest::Engine { name: engine.name().into(), version, image_digest: None },
         contents,
         steps: report.durations(),
         ran,

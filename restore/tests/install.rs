@@ -70,3 +70,22 @@ fn where_it_cannot_be_installed_nothing_is_left() {
     assert!(reason.contains("No space left on device"), "{reason}");
     assert_eq!(fs::read_dir(&small).unwrap().count(), 0);
 }
+
+#[test]
+fn on_a_node_the_versions_before_it_stay_for_a_while_and_nothing_else_is_touched() {
+    let room = Room::new();
+    let at = |version: &str| room.path("bin").join(version).join("aldaas-restore");
+    fs::create_dir(room.path("bin")).unwrap();
+    fs::set_permissions(room.path("bin"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::create_dir(room.path("bin/somebody-elses")).unwrap();
+    fs::write(room.path("bin/somebody-elses/file"), "").unwrap();
+    for version in ["1", "2", "3", "4", "4"] {
+        let outcome = run(install(&room, &at(version)).arg("--on-node"));
+        assert_eq!(outcome.code, 0, "{}", outcome.log);
+        assert_eq!(fs::metadata(at(version).parent().unwrap()).unwrap().mode() & 0o7777, 0o755);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(at("4").exists() && at("3").exists() && at("2").exists());
+    assert!(!room.path("bin/1").exists());
+    assert!(room.path("bin/somebody-elses/file").exists());
+}

@@ -144,7 +144,7 @@ fn manifest(database: &str) -> Manifest {
             sha256: "0".repeat(64),
             format: "none".into(),
         },
-        engine: Engine { name: "postgres".into(), version: "15.18".into() },
+        engine: Engine { name: "postgres".into(), version: "15.18".into(), image_digest: None },
         contents: Contents { tables: 1, rows: 1, bytes: 1 },
         steps: Default::default(),
         ran: Vec::new(),

@@ -116,7 +116,7 @@ pub fn manifest() -> Manifest {
             sha256: "0".repeat(64),
             format: "gzip, plain SQL".into(),
         },
-        engine: Engine { name: "postgres".into(), version: "15.18".into() },
+        engine: Engine { name: "postgres".into(), version: "15.18".into(), image_digest: None },
         contents: Contents { tables: 1, rows: 2, bytes: 3 },
         steps: Default::default(),
         ran: Vec::new(),
