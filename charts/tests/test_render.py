@@ -1,5 +1,6 @@
 """What is rendered, and that it is what was looked at and agreed to."""
 
+import json
 import unittest
 
 import helm_python as helm
@@ -62,12 +63,13 @@ class Rendered(unittest.TestCase):
             "aldaas-webhook": "webhook/src/args.rs",
             "aldaas-ingest": "ingest/src/controller/args.rs",
             "aldaas-fuse": "volume/src/bin/aldaas-fuse.rs",
+            "aldaas-restore": "restore/src/args.rs",
         }
         seen = set()
         for name in VALUES:
             for found in objects(name):
                 pod = found.get("spec", {}).get("template", {}).get("spec", {})
-                for container in pod.get("containers", []):
+                for container in pod.get("initContainers", []) + pod.get("containers", []):
                     program = container["command"][0].rpartition("/")[2]
                     seen.add(program)
                     text = (ROOT / sources[program]).read_text(encoding="utf-8")
@@ -75,6 +77,46 @@ class Rendered(unittest.TestCase):
                         field = flag[2:].partition("=")[0].replace("-", "_")
                         self.assertRegex(text, rf"\b{field}: ", f"{program} knows no {flag}")
         self.assertEqual(seen, set(sources))
+
+    def test_jobs_run_where_the_values_say(self):
+        def placement(name):
+            found = [o for o in objects(name) if o["kind"] == "Deployment" and o["metadata"]["name"].endswith("-controller")]
+            args = found[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+            return [json.loads(a.partition("=")[2]) for a in args if a.startswith("--job-placement=")]
+
+        self.assertEqual(placement("minimal"), [])
+        self.assertEqual(
+            placement("everything"),
+            [
+                {
+                    "nodeSelector": {"clones": "yes", "role": "restores: large"},
+                    "priorityClassName": "low",
+                    "tolerations": [{"key": "restores", "operator": "Exists", "effect": "NoSchedule"}],
+                }
+            ],
+        )
+
+    def test_jobs_find_their_program_where_the_plugins_pod_lays_it(self):
+        def laid(name):
+            """Where it is laid, as the node sees it, and where Jobs look for it."""
+            found = objects(name)
+            (plugin,) = [o for o in found if o["kind"] == "DaemonSet" and o["metadata"]["name"].endswith("-node")]
+            pod = plugin["spec"]["template"]["spec"]
+            paths = []
+            for container in pod.get("initContainers", []):
+                (mount,) = container["volumeMounts"]
+                (volume,) = [v for v in pod["volumes"] if v["name"] == mount["name"]]
+                paths.append(container["args"][-1].replace(mount["mountPath"], volume["hostPath"]["path"]))
+            (controller,) = [o for o in found if o["kind"] == "Deployment" and o["metadata"]["name"].endswith("-controller")]
+            args = controller["spec"]["template"]["spec"]["containers"][0]["args"]
+            return paths, [a.partition("=")[2] + "/aldaas-restore" for a in args if a.startswith("--job-program-dir=")]
+
+        for name in ("minimal", "krbd"):
+            there, wanted = laid(name)
+            self.assertEqual(len(there), 1)
+            self.assertEqual(there, wanted)
+        self.assertNotEqual(laid("minimal"), laid("krbd"))
+        self.assertEqual(laid("everything"), ([], []), "jobs.program: pod")
 
     def test_names_follow_the_release(self):
         named = {o["metadata"]["name"] for o in objects("minimal", name="team") if o["kind"] == "Deployment"}

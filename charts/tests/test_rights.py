@@ -58,7 +58,7 @@ class Rights(unittest.TestCase):
     def test_only_what_mounts_is_root(self):
         for values in VALUES:
             for name, pod in pods(objects(values)):
-                contexts = [container["securityContext"] for container in pod["containers"]]
+                contexts = [c["securityContext"] for c in pod.get("initContainers", []) + pod["containers"]]
                 if name.endswith(("-node", "-io")):
                     self.assertTrue(all(c["privileged"] for c in contexts), name)
                     continue

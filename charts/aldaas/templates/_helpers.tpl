@@ -48,6 +48,11 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
 {{- end }}
 {{- end }}
 
+{{/* Where on the nodes the plugin's pod lays aldaas-restore for Jobs; each image has a place of its own. */}}
+{{- define "aldaas.programDir" -}}
+bin/{{ include "aldaas.image" . | sha256sum | trunc 12 }}
+{{- end }}
+
 {{- define "aldaas.pullSecrets" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
