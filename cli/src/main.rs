@@ -6,7 +6,6 @@
 mod args;
 mod commands;
 mod context;
-mod failpoints;
 mod output;
 mod progress;
 mod running;
@@ -19,7 +18,7 @@ use clap::Parser;
 use crate::args::Args;
 
 fn main() -> ExitCode {
-    failpoints::set_up();
+    aldaas_daemon::failpoints::set_up();
     let mut args = Args::parse();
     if let Err(error) = args.global.make_paths_absolute() {
         output::tell(format_args!("error: the current directory: {error}"));

@@ -14,14 +14,12 @@ pub mod catalogue;
 pub mod certificates;
 pub mod config;
 pub mod index;
-pub mod kubernetes;
 pub mod metrics;
 pub mod mutate;
 pub mod registration;
 pub mod review;
 pub mod run;
 pub mod server;
-mod signals;
 
 pub use config::Config;
 pub use run::run;

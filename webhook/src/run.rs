@@ -50,7 +50,7 @@ pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
         let stop = CancellationToken::new();
-        crate::signals::watch(stop.clone())?;
+        aldaas_daemon::signals::watch(stop.clone())?;
         let listeners = Listeners::bind(&config)?;
         serve(config, listeners, stop).await
     })
@@ -63,7 +63,7 @@ pub fn run(config: Config) -> Result<()> {
 pub async fn serve(config: Config, listeners: Listeners, stop: CancellationToken) -> Result<()> {
     // It is there already where several run in one process.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = crate::kubernetes::client(config.kubeconfig.as_deref()).await?;
+    let client = aldaas_daemon::kubernetes::client(config.kubeconfig.as_deref()).await?;
     let (index, metrics) = (Arc::new(Index::default()), Arc::new(Metrics::default()));
     let keeper = Arc::new(Keeper::new(metrics.clone()));
     let reviewer = Arc::new(Reviewer::new(index.clone(), metrics.clone(), config.own_namespace.clone()));

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aldaas_daemon::pages::{self, Pages};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
@@ -66,21 +67,9 @@ impl Health {
 
 /// `/healthz`, `/readyz` and `/metrics`.
 pub fn health(health: Arc<Health>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(health)
-}
-
-async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, String) {
-    match health.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-    }
-}
-
-async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], health.metrics.encode(&health.index))
+    let counted = health.clone();
+    pages::router(Pages {
+        not_ready: Arc::new(move || health.not_ready().into_iter().collect()),
+        metrics: Arc::new(move || counted.metrics.encode(&counted.index)),
+    })
 }

@@ -3,7 +3,6 @@
 
 pub mod authority;
 pub mod files;
-pub mod lease;
 pub mod own;
 pub mod plan;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aldaas_daemon::election::{Election, Office};
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authority::Authority;
-use super::lease::Election;
 use super::plan::{Policy, Step, Stored, StoredCertificate, plan};
 use super::{Keeper, Pair, validity};
 
@@ -64,15 +64,19 @@ type Data = BTreeMap<String, ByteString>;
 
 /// Keeps it, until `stop`.
 pub async fn keep(client: Client, settings: Settings, keeper: Arc<Keeper>, stop: CancellationToken) {
-    let lease = settings.period * 3;
-    let mut election =
-        Election::new(client.clone(), &settings.namespace, &settings.secret, &settings.identity, lease);
+    let office = Office {
+        name: settings.secret.clone(),
+        duration: settings.period * 3,
+        renewal: settings.period,
+        look: settings.period,
+    };
+    let election = Election::new(client.clone(), &settings.namespace, &settings.identity, office);
     let secrets = Api::namespaced(client.clone(), &settings.namespace);
     let own = Own { settings, secrets, registrations: Api::all(client), keeper };
     let work = async {
         let mut last = String::new();
         loop {
-            let error = match own.tick(&mut election).await {
+            let error = match own.tick(&election).await {
                 // There may be more to do at once.
                 Ok(true) => continue,
                 Ok(false) => String::new(),
@@ -94,7 +98,7 @@ pub async fn keep(client: Client, settings: Settings, keeper: Arc<Keeper>, stop:
 
 impl Own {
     /// Serves what is stored; and does the next step, if it is ours to do. Whether there was one.
-    async fn tick(&self, election: &mut Election) -> Result<bool> {
+    async fn tick(&self, election: &Election) -> Result<bool> {
         let name = &self.settings.secret;
         let secret = self.secrets.get_opt(name).await.with_context(|| format!("read Secret {name}"))?;
         if let Some(pair) = secret.as_ref().and_then(pair_of)

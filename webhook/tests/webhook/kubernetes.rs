@@ -33,7 +33,7 @@ pub struct Corner {
 impl Corner {
     pub async fn new(prefix: &str) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = aldaas_webhook::kubernetes::client(Some(&Testbed::kube().kubeconfig())).await.unwrap();
+        let client = aldaas_daemon::kubernetes::client(Some(&Testbed::kube().kubeconfig())).await.unwrap();
         let corner = Self { client, name: aldaas_testbed::unique(prefix), databases: Vec::new() };
         corner.namespace(&corner.own(), json!({})).await;
         corner
