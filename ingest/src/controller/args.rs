@@ -9,7 +9,7 @@ use aldaas_rbd as rbd;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
-use super::config::{Config, JobSettings};
+use super::config::{Config, JobSettings, Placement};
 
 /// The controller of aldaas: makes golden images of the dumps that appear in a bucket, and takes old ones away.
 ///
@@ -63,9 +63,21 @@ pub struct Serve {
         help_heading = "Jobs"
     )]
     pull_secret: Vec<String>,
+    /// Directory on the nodes that holds aldaas-restore; nothing: an init container lays it into each Job's pod
+    #[arg(long, env = "ALDAAS_JOB_PROGRAM_DIR", value_name = "PATH", help_heading = "Jobs")]
+    job_program_dir: Option<PathBuf>,
     /// Service account of the Jobs
     #[arg(long, env = "ALDAAS_JOB_ACCOUNT", default_value = "aldaas-jobs", help_heading = "Jobs")]
     job_account: String,
+    /// Where the Jobs may run, as JSON: these fields of a pod's spec: nodeSelector, tolerations, affinity, priorityClassName
+    #[arg(
+        long,
+        env = "ALDAAS_JOB_PLACEMENT",
+        value_name = "JSON",
+        default_value = "{}",
+        help_heading = "Jobs"
+    )]
+    job_placement: Placement,
     /// Ceph's configuration file
     #[arg(long, env = "ALDAAS_CEPH_CONF", default_value = "/etc/ceph/ceph.conf", help_heading = "Ceph")]
     ceph_conf: PathBuf,
@@ -109,8 +121,10 @@ impl Serve {
             jobs: JobSettings {
                 image: self.image,
                 pull_policy: self.pull_policy,
+                program: self.job_program_dir,
                 pull_secrets: self.pull_secret.into_iter().filter(|name| !name.is_empty()).collect(),
                 account: self.job_account,
+                placement: self.job_placement,
             },
             ceph: rbd::ConnectOptions {
                 conf: Some(self.ceph_conf),

@@ -202,7 +202,7 @@ impl Buckets {
                 ));
             }
             Err(error) => {
-                let error = super::client::say(&error);
+                let error = aldaas_daemon::kubernetes::say(&error);
                 return Err(refused("NoSecret", format!("Secret {} can't be read: {error}", wanted.secret)));
             }
         };

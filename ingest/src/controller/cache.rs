@@ -78,7 +78,7 @@ impl<V> Cache<V> {
                     }
                 }
                 Err(error) => {
-                    let error = super::client::say(&error);
+                    let error = aldaas_daemon::kubernetes::say(&error);
                     tracing::warn!(what = self.what, error, "not watched at the moment");
                 }
             }

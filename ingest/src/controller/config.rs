@@ -1,10 +1,12 @@
 //! What the controller was told at its start, validated.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use aldaas_rbd as rbd;
+use k8s_openapi::api::core::v1::{Affinity, Toleration};
 
 /// Everything that the controller needs to know to run.
 #[derive(Clone, Debug)]
@@ -40,8 +42,38 @@ pub struct JobSettings {
     pub image: String,
     /// When that is pulled; none: Kubernetes' default.
     pub pull_policy: Option<String>,
+    /// The directory on the nodes where `aldaas-restore` was laid; none: each pod lays it in itself, from that image.
+    pub program: Option<PathBuf>,
     /// Secrets with which that is pulled.
     pub pull_secrets: Vec<String>,
     /// The service account of the Jobs' pods.
     pub account: String,
+    /// On which nodes they may run, and before whom.
+    pub placement: Placement,
+}
+
+/// On which nodes pods may run, and before whom: these fields of a pod's spec, as they stand there.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Placement {
+    /// Labels that a node must have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that they bear.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// More about where they run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Their `PriorityClass`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+}
+
+impl std::str::FromStr for Placement {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(text)
+    }
 }

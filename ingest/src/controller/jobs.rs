@@ -1,4 +1,5 @@
-//! The Jobs: in the engine's own container image, with `aldaas-restore` laid in by an init container.
+//! The Jobs: in the engine's own container image, with `aldaas-restore` from a directory of the node, or laid in by an init
+//! container. That costs each pod a second: kubelet looks only once in a second whether an init container has ended.
 
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ fn pod(order: &Order<'_>, settings: &JobSettings) -> Value {
     let (user, group) = engine.owner();
     let mut secrets: Vec<&String> = settings.pull_secrets.iter().chain(&engine.image_pull_secrets).collect();
     secrets.dedup();
-    json!({
+    let mut pod = json!({
         "restartPolicy": "Never",
         "serviceAccountName": settings.account,
         "automountServiceAccountToken": false,
@@ -117,10 +118,16 @@ fn pod(order: &Order<'_>, settings: &JobSettings) -> Value {
             "runAsNonRoot": true, "runAsUser": user, "runAsGroup": group,
             "seccompProfile": { "type": "RuntimeDefault" },
         },
-        "initContainers": [install(settings)],
         "containers": [container(order)],
-        "volumes": volumes(order),
-    })
+        "volumes": volumes(order, settings),
+    });
+    if settings.program.is_none() {
+        pod["initContainers"] = json!([install(settings)]);
+    }
+    if let (Some(pod), Value::Object(placement)) = (pod.as_object_mut(), json!(settings.placement)) {
+        pod.extend(placement);
+    }
+    pod
 }
 
 fn restricted() -> Value {
@@ -175,14 +182,18 @@ fn container(order: &Order<'_>) -> Value {
     container
 }
 
-fn volumes(order: &Order<'_>) -> Value {
+fn volumes(order: &Order<'_>, settings: &JobSettings) -> Value {
     let kind = match order.task {
         Task::Build => "build",
         Task::Check => "candidate",
     };
     let attributes = json!({ "kind": kind, "image": order.image.to_string() });
+    let program = match &settings.program {
+        Some(path) => json!({ "name": "aldaas", "hostPath": { "path": path, "type": "Directory" } }),
+        None => json!({ "name": "aldaas", "emptyDir": {} }),
+    };
     let mut volumes = vec![
-        json!({ "name": "aldaas", "emptyDir": {} }),
+        program,
         json!({ "name": "work", "emptyDir": {} }),
         json!({ "name": "data", "csi": { "driver": "csi.aldaas.dev", "volumeAttributes": attributes } }),
     ];
@@ -288,4 +299,84 @@ fn key(credentials: &S3Credentials) -> [Value; 2] {
         from("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
         from("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PodSpec;
+
+    use super::*;
+    use crate::controller::config::Placement;
+
+    fn settings() -> JobSettings {
+        JobSettings {
+            image: "aldaas".into(),
+            pull_policy: None,
+            program: None,
+            pull_secrets: Vec::new(),
+            account: "aldaas-jobs".into(),
+            placement: Placement::default(),
+        }
+    }
+
+    /// The pod of each task's Job.
+    fn pods(settings: &JobSettings) -> Vec<PodSpec> {
+        let database: Database = serde_json::from_value(json!({
+            "apiVersion": "aldaas.dev/v1alpha1", "kind": "Database", "metadata": { "name": "orders" },
+            "spec": {
+                "engine": { "image": "postgres:15" }, "source": { "s3": { "bucket": "backup" } },
+                "storage": { "size": "1Gi" },
+            },
+        }))
+        .unwrap();
+        let image = "orders-20261123t033000z".parse().unwrap();
+        let source = SourceObject { location: "s3://backup/1.sql".into(), ..SourceObject::default() };
+        let pod = |task| {
+            let order = Order { image: &image, database: &database, task, attempt: 1, source: &source };
+            job(&order, settings).unwrap().spec.unwrap().template.spec.unwrap()
+        };
+        Task::ALL.map(pod).to_vec()
+    }
+
+    #[test]
+    fn jobs_run_where_the_cluster_wants_them_and_nowhere_else() {
+        let placement = r#"{
+            "nodeSelector": { "pool": "restores" },
+            "tolerations": [{ "key": "restores", "operator": "Exists" }],
+            "priorityClassName": "low"
+        }"#;
+        let settings = JobSettings { placement: placement.parse().unwrap(), ..settings() };
+        for pod in pods(&settings) {
+            assert_eq!(pod.node_selector.unwrap()["pool"], "restores");
+            assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("restores"));
+            assert_eq!(pod.priority_class_name.as_deref(), Some("low"));
+            assert_eq!(pod.service_account_name.as_deref(), Some("aldaas-jobs"), "the rest stays as it is");
+        }
+    }
+
+    #[test]
+    fn the_program_comes_from_the_node_or_else_from_an_image_and_can_not_be_changed_by_a_dump() {
+        let on_node = JobSettings { program: Some("/plugins/bin/1".into()), ..settings() };
+        for (settings, from_node) in [(on_node, true), (settings(), false)] {
+            for pod in pods(&settings) {
+                let volume = pod.volumes.unwrap().into_iter().find(|volume| volume.name == "aldaas").unwrap();
+                assert_eq!(
+                    volume.host_path.map(|host| host.path),
+                    from_node.then(|| "/plugins/bin/1".into())
+                );
+                assert_eq!(pod.init_containers.is_none(), from_node);
+                let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+                let mount = mounts.iter().find(|mount| mount.name == "aldaas").unwrap();
+                assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/aldaas", Some(true)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_placement_can_not_change_what_else_a_pod_is() {
+        for text in ["", "[]", r#"{"serviceAccountName":"admin"}"#, r#"{"tolerations":{}}"#] {
+            assert!(text.parse::<Placement>().is_err(), "{text}");
+        }
+        assert_eq!("{}".parse::<Placement>().unwrap(), Placement::default());
+    }
 }

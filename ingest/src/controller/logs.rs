@@ -16,7 +16,7 @@ use super::names::CONTAINER;
 use super::progress::Said;
 
 /// Pause before a log is asked for again.
-const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(100);
 /// The log of a pod that has ended and can't be read for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Progress wakes the controller no more often than this.
@@ -108,7 +108,7 @@ impl Reader {
             if let Err(error) = read {
                 tracing::debug!(
                     pod = self.pod,
-                    error = super::client::say(&error),
+                    error = aldaas_daemon::kubernetes::say(&error),
                     "its log can't be read now"
                 );
             }

@@ -14,21 +14,17 @@
 //! - [`jobs`]: what Jobs look like
 //! - [`status`], [`database_status`]: what the objects say
 //! - [`bucket`], [`buckets`], [`events`], [`notification`]: what dumps there are, by a period or when the store says so
-//! - [`lease`]: of several replicas one acts
 
 pub mod args;
 pub mod bucket;
 pub mod buckets;
 pub mod cache;
-pub mod client;
+mod chores;
 pub mod config;
 pub mod database_status;
 pub mod dumps;
 pub mod events;
-pub mod failpoints;
-pub mod http;
 pub mod jobs;
-pub mod lease;
 pub mod logs;
 pub mod metrics;
 pub mod model;
@@ -43,7 +39,6 @@ pub mod recorder;
 pub mod retention;
 pub mod run;
 pub mod runner;
-pub mod signals;
 pub mod status;
 pub mod storage;
 pub mod watches;

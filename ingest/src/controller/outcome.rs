@@ -13,7 +13,8 @@ use super::progress::Said;
 /// How it stands.
 ///
 /// Exit code and last event decide whether a failure may pass: what the program itself said is final only if it said so. What
-/// befell the pod from outside (evicted, lost, out of memory, out of time) always may.
+/// befell the pod from outside (evicted, lost, out of memory, out of time) always may. That it has done everything is the last that
+/// the program says, and nothing else in its container can say it.
 pub fn outcome(job: &batch::Job, pods: &[&Pod], said: impl Fn(&str) -> Option<Said>) -> Outcome {
     let Some(pod) = newest(pods) else {
         return match failed(job) {
@@ -22,13 +23,22 @@ pub fn outcome(job: &batch::Job, pods: &[&Pod], said: impl Fn(&str) -> Option<Sa
         };
     };
     let uid = pod.uid().unwrap_or_default();
-    match ended(pod) {
+    let outcome = match ended(pod) {
         Some(End::Exit(code, reason)) => by_exit(&uid, code, &reason, said(&uid)),
         Some(End::Outside(why)) => Outcome::MayPass(why),
-        None => match failed(job) {
-            Some(why) => Outcome::MayPass(why),
-            None => Outcome::Running(Some(uid)),
+        None => match (said(&uid).and_then(|said| said.manifest), failed(job)) {
+            // Its last words: a node takes up to a second to tell that a container has ended.
+            (Some(manifest), _) => Outcome::Done { pod_uid: uid, manifest: Box::new(manifest) },
+            (None, Some(why)) => Outcome::MayPass(why),
+            (None, None) => Outcome::Running(Some(uid)),
         },
+    };
+    match outcome {
+        Outcome::Done { pod_uid, mut manifest } => {
+            manifest.engine.image_digest = digest(pod);
+            Outcome::Done { pod_uid, manifest }
+        }
+        other => other,
     }
 }
 
@@ -70,6 +80,15 @@ pub fn waiting(pod: &Pod) -> Option<String> {
         status.conditions.iter().flatten().filter(|c| c.type_ == "PodScheduled" && c.status == "False");
     let no_node = unscheduled.filter_map(|c| Some(format!("no node takes its pod: {}", c.message.as_ref()?)));
     container.chain(no_node).next()
+}
+
+/// Digest of the image that its container ran: what the node pulled, or where the image was only ever loaded, that of its
+/// configuration.
+fn digest(pod: &Pod) -> Option<String> {
+    let id = main(pod)?.image_id.as_str();
+    let digest = id.rsplit_once('@').map_or(id, |(_, digest)| digest);
+    let digest = digest.rsplit_once("://").map_or(digest, |(_, digest)| digest);
+    digest.starts_with("sha256:").then(|| digest.to_owned())
 }
 
 enum End {
@@ -208,6 +227,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_is_done_before_the_node_tells_that_it_has_ended() {
+        let manifest = json!({
+            "database": "orders", "engine": { "name": "postgres", "version": "15.8" },
+            "source": { "location": "s3://backup/1", "etag": null, "size": 1, "sha256": "", "format": "" },
+            "contents": { "tables": 1, "rows": 1, "bytes": 1 }, "steps": {},
+            "finished_at": "2026-11-23T03:30:00Z",
+        });
+        let done = json!({ "event": "done", "manifest": manifest }).to_string();
+        let running = |id: &str| {
+            json!({ "phase": "Running", "containerStatuses": [{
+                "name": CONTAINER, "image": "", "imageID": id, "ready": true, "restartCount": 0,
+                "state": { "running": {} },
+            }]})
+        };
+        let Outcome::Done { manifest, .. } = of(running("postgres@sha256:0a"), &[&done]) else {
+            panic!("it is done")
+        };
+        assert_eq!(manifest.engine.image_digest.as_deref(), Some("sha256:0a"));
+        for other in [r#"{"event":"step","step":"stop"}"#, "done", "{\"event\":\"done\"}"] {
+            assert_eq!(of(running(""), &[other]), Outcome::Running(Some("1".into())), "{other}");
+        }
+        // What it did is of no use where it was killed on the way out for want of memory.
+        assert!(matches!(of(exit(137, "OOMKilled"), &[&done]), Outcome::MayPass(_)));
+    }
+
+    #[test]
     fn a_job_without_its_pod_may_pass_if_it_failed_and_runs_if_not() {
         let job = |status| serde_json::from_value(json!({ "status": status })).unwrap();
         assert_eq!(outcome(&job(json!({})), &[], |_| None), Outcome::Running(None));
@@ -216,6 +261,21 @@ mod tests {
         assert!(
             matches!(outcome(&job(late), &[], |_| None), Outcome::MayPass(why) if why.contains("took longer"))
         );
+    }
+
+    #[test]
+    fn the_image_that_ran_is_known_by_its_digest_however_the_node_writes_it() {
+        let of = |id: &str| {
+            let mut status = exit(0, "Completed");
+            status["containerStatuses"][0]["imageID"] = json!(id);
+            digest(&serde_json::from_value(json!({ "status": status })).unwrap())
+        };
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let written = ["", "docker.io/library/postgres@", "docker-pullable://postgres@", "docker://"];
+        for before in written {
+            assert_eq!(of(&format!("{before}{digest}")), Some(digest.clone()), "{before}");
+        }
+        assert_eq!(of(""), None);
     }
 
     #[test]

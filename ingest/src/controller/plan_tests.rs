@@ -30,7 +30,7 @@ fn manifest(source: &Source) -> Box<Manifest> {
             sha256: String::new(),
             format: String::new(),
         },
-        engine: Engine { name: "postgres".into(), version: "15.8".into() },
+        engine: Engine { name: "postgres".into(), version: "15.8".into(), image_digest: None },
         contents: Contents::default(),
         steps: BTreeMap::new(),
         ran: Vec::new(),

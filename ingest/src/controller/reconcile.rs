@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::buckets::{Buckets, Known};
+use super::chores::Chores;
 use super::database_status::{self, Reach};
 use super::logs::{Logs, Wanted};
 use super::model::{Task, View};
@@ -26,18 +27,18 @@ use super::read::{World, whose};
 use super::runner::{ActError, Runner, Tools};
 use super::status;
 
-/// What happens within this time is looked at together.
-const TOGETHER: Duration = Duration::from_millis(50);
+/// What happens within this time is looked at together. There are half a dozen looks between a dump and `latest`.
+const TOGETHER: Duration = Duration::from_millis(10);
 /// A replica that does not act looks whether it should no less often than this.
 const IDLE: Duration = Duration::from_secs(2);
 /// With Ceph away it is asked again after this.
 const AWAY: Duration = Duration::from_secs(5);
 /// What is only a matter of moments is tried again after this.
-const SOON: Duration = Duration::from_millis(250);
+const SOON: Duration = Duration::from_millis(100);
 /// Other failures: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// What is retired is purged no more often than this.
-const PURGE: Duration = Duration::from_secs(10);
+/// What nobody waits for is done no more often than this: what is retired is purged, what is new is measured.
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// What the loop works with.
 pub struct Controller {
@@ -91,7 +92,7 @@ impl Controller {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let (mut turns, mut workers) = (Turns::default(), JoinSet::new());
         let mut next = Instant::now();
-        let (mut purged, mut purging): (Option<Instant>, JoinSet<()>) = (None, JoinSet::new());
+        let (mut cleaned, mut beside): (Option<Instant>, JoinSet<()>) = (None, JoinSet::new());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -101,7 +102,7 @@ impl Controller {
                         turns.settle(worked, &self.tools.metrics);
                     }
                 }
-                Some(_) = purging.join_next() => {}
+                Some(_) = beside.join_next() => {}
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             tokio::time::sleep(TOGETHER).await;
@@ -119,15 +120,15 @@ impl Controller {
                 next = Instant::now() + IDLE;
                 continue;
             }
-            let (again, waste) = self.pass(&mut turns, &mut workers).await;
-            if waste && purging.is_empty() && purged.is_none_or(|at| at.elapsed() > PURGE) {
-                purged = Some(Instant::now());
-                purging.spawn(self.clone().purge());
+            let (again, chores) = self.pass(&mut turns, &mut workers).await;
+            if !chores.is_nothing() && beside.is_empty() && cleaned.is_none_or(|at| at.elapsed() > SELDOM) {
+                cleaned = Some(Instant::now());
+                beside.spawn(self.clone().clean(chores));
             }
             next = Instant::now() + again.min(self.resync);
         }
         while workers.join_next().await.is_some() {}
-        while purging.join_next().await.is_some() {}
+        while beside.join_next().await.is_some() {}
     }
 
     /// A replica that waits for its turn says whether it could work.
@@ -141,21 +142,9 @@ impl Controller {
         away
     }
 
-    /// Takes what is retired and has no clones any more out of the trash.
-    async fn purge(self: Arc<Self>) {
-        match self.tools.storage.run(aldaas_golden::Store::purge).await {
-            Ok(purged) if purged.removed > 0 => {
-                tracing::info!(removed = purged.removed, waiting = purged.waiting, "purged");
-                self.wake.notify_one();
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "what is retired was not purged"),
-        }
-    }
-
-    /// Looks at everything once, and sets to work what has something to do. When to look again at the latest, and whether there is
-    /// something to purge.
-    async fn pass(self: &Arc<Self>, turns: &mut Turns, workers: &mut JoinSet<Worked>) -> (Duration, bool) {
+    /// Looks at everything once, and sets to work what has something to do. When to look again at the latest, and what can be done
+    /// beside.
+    async fn pass(self: &Arc<Self>, turns: &mut Turns, workers: &mut JoinSet<Worked>) -> (Duration, Chores) {
         let mut world = self.objects();
         self.watch_buckets(&world);
         self.follow_logs(&world);
@@ -197,10 +186,7 @@ impl Controller {
                 workers.spawn(work.run(self.tools.clone()).instrument(span));
             }
         }
-        let waste = world.stock.images.iter().any(|(name, found)| {
-            found.trashed && world.stock.clones.get(name).is_none_or(|clones| *clones == 0)
-        });
-        (again, waste)
+        (again, self.chores(&world))
     }
 
     /// Kubernetes' objects.
@@ -374,6 +360,7 @@ impl Work {
                 image: known,
                 record: self.records.get(image),
                 clones: Some(world.stock.clones.get(image).copied().unwrap_or(0)),
+                used: controller.tools.storage.used(image),
                 waiting: waiting.as_deref(),
                 said: said.as_ref(),
                 held,
@@ -434,22 +421,39 @@ impl Work {
             objects: self.objects,
             records: &self.records,
         };
-        let (statuses, status, actions) = (self.statuses, self.status, self.actions);
-        let result = async {
-            for (image, status) in &statuses {
-                runner.allowed()?;
-                runner.write_image(image, status).await?;
+        let mut done = 0;
+        let mut result = Ok(());
+        for action in self.actions {
+            tracing::info!("{action}");
+            result = runner.act(action).await;
+            if result.is_err() {
+                break;
             }
-            if let Some(status) = &status {
-                runner.allowed()?;
-                runner.write_database(status).await?;
-            }
-            for action in actions {
-                tracing::info!("{action}");
-                runner.act(action).await?;
-            }
-            Ok(())
-        };
-        Worked { result: result.await, database: self.database.clone() }
+            done += 1;
+        }
+        // Who waits, waits for what is done, not for what is said. After it everything is looked at anew, so that nothing is said of
+        // what was before; but what can't be done for a while says why.
+        if done == 0 && result.as_ref().err().is_none_or(ActError::leaves_no_mark) {
+            let said = say(&mut runner, &self.statuses, self.status.as_ref()).await;
+            result = result.and(said);
+        }
+        Worked { result, database: self.database.clone() }
     }
+}
+
+/// Writes what golden images and their database say of themselves.
+async fn say(
+    runner: &mut Runner<'_>,
+    images: &[(GoldenImageName, GoldenImageStatus)],
+    database: Option<&DatabaseStatus>,
+) -> Result<(), ActError> {
+    for (image, status) in images {
+        runner.allowed()?;
+        runner.write_image(image, status).await?;
+    }
+    if let Some(status) = database {
+        runner.allowed()?;
+        runner.write_database(status).await?;
+    }
+    Ok(())
 }

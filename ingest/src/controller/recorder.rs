@@ -27,16 +27,17 @@ impl Tell {
     }
 
     /// As it should be.
-    pub async fn normal(&self, about: &ObjectReference, reason: &str, note: &str) {
-        self.publish("Normal", about, reason, note).await;
+    pub fn normal(&self, about: &ObjectReference, reason: &str, note: &str) {
+        self.publish("Normal", about, reason, note);
     }
 
     /// Somebody may want to look.
-    pub async fn warning(&self, about: &ObjectReference, reason: &str, note: &str) {
-        self.publish("Warning", about, reason, note).await;
+    pub fn warning(&self, about: &ObjectReference, reason: &str, note: &str) {
+        self.publish("Warning", about, reason, note);
     }
 
-    async fn publish(&self, kind: &str, about: &ObjectReference, reason: &str, note: &str) {
+    /// Nobody waits for it.
+    fn publish(&self, kind: &str, about: &ObjectReference, reason: &str, note: &str) {
         let now = Some(Time(Timestamp::now()));
         let event = Event {
             metadata: ObjectMeta {
@@ -56,8 +57,12 @@ impl Tell {
             count: Some(1),
             ..Event::default()
         };
-        if let Err(error) = self.events.create(&PostParams::default(), &event).await {
-            tracing::debug!(error = super::client::say(&error), reason, "an Event was not written");
-        }
+        let (events, reason) = (self.events.clone(), reason.to_owned());
+        tokio::spawn(async move {
+            if let Err(error) = events.create(&PostParams::default(), &event).await {
+                let error = aldaas_daemon::kubernetes::say(&error);
+                tracing::debug!(error, reason, "an Event was not written");
+            }
+        });
     }
 }

@@ -1,7 +1,11 @@
 //! Starts everything, and stops it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use aldaas_daemon::election::{Election, Office};
+use aldaas_daemon::kubernetes;
+use aldaas_daemon::pages::{self, Pages};
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -12,8 +16,6 @@ use tokio_util::sync::CancellationToken;
 use super::buckets::Buckets;
 use super::config::Config;
 use super::events::{self, Endpoint};
-use super::http::{self, Pages};
-use super::lease::Election;
 use super::logs::Logs;
 use super::metrics::Metrics;
 use super::notification::Place;
@@ -31,7 +33,7 @@ pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        super::signals::watch(stop.clone())?;
+        aldaas_daemon::signals::watch(stop.clone())?;
         serve(config, stop).await
     })
 }
@@ -42,10 +44,10 @@ pub fn run(config: Config) -> Result<()> {
 /// When something can't be started.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     tracing::info!(namespace = config.namespace, pool = %config.pool, replica = config.identity, "starting");
-    let client = super::client::client(config.kubeconfig.as_deref()).await?;
+    let client = kubernetes::client(config.kubeconfig.as_deref()).await?;
     let (wake, metrics) = (Arc::new(Notify::new()), Arc::new(Metrics::default()));
     let watches = Arc::new(Watches::new(client.clone(), &config.namespace));
-    let election = Arc::new(Election::new(client.clone(), &config.namespace, &config.identity, wake.clone()));
+    let election = Arc::new(Election::new(client.clone(), &config.namespace, &config.identity, office()));
     let secrets = (watches.apis.secrets.clone(), config.namespace.clone());
     let buckets = Buckets::new(config.restore_program.clone(), secrets, wake.clone(), metrics.clone());
     let pods: Api<Pod> = watches.apis.pods.clone();
@@ -72,11 +74,11 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let mut beside = JoinSet::new();
     let pages = pages(watches.clone(), health, metrics.clone());
     serve_pages(&config, pages, buckets, metrics, &mut beside, &stop).await?;
-    beside.spawn(watches.follow(wake));
+    beside.spawn(watches.follow(wake.clone()));
     // The lease is given back last: nobody else acts while we still do.
     let elected_until = CancellationToken::new();
     let until = elected_until.clone();
-    let in_office = tokio::spawn(async move { election.run(&until).await });
+    let in_office = tokio::spawn(async move { election.run(&until, || wake.notify_one()).await });
     let work = controller.run(stop.clone());
     tokio::pin!(work);
     tokio::select! {
@@ -90,6 +92,12 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let _ = in_office.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The Lease of the replica that acts.
+fn office() -> Office {
+    let [duration, renewal, look] = [15, 4, 2].map(Duration::from_secs);
+    Office { name: "aldaas-controller".to_owned(), duration, renewal, look }
 }
 
 fn pages(watches: Arc<Watches>, health: Arc<Health>, metrics: Arc<Metrics>) -> Pages {
@@ -114,7 +122,7 @@ async fn serve_pages(
     stop: &CancellationToken,
 ) -> Result<()> {
     if let Some(address) = config.http {
-        let (address, served) = http::serve(address, pages, stop.clone())
+        let (address, served) = pages::serve(address, pages, stop.clone())
             .await
             .with_context(|| format!("listen on {address}"))?;
         tracing::info!(%address, "serving health and metrics");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aldaas_api::kinds::{Database, DatabaseStatus, GoldenImage, GoldenImageStatus, SourceObject};
 use aldaas_api::{DatabaseName, GoldenImageName};
+use aldaas_daemon::election::Election;
 use aldaas_golden as golden;
 use aldaas_golden::record::GoldenRecord;
 use fail::fail_point;
@@ -16,7 +17,6 @@ use serde_json::json;
 use super::config::JobSettings;
 use super::database_status::source_object;
 use super::jobs::{self, Order};
-use super::lease::Election;
 use super::metrics::Metrics;
 use super::model::{Dump, Image, Source, Task, View};
 use super::names::{DATABASE, FINALIZER, INGEST};
@@ -35,7 +35,7 @@ pub enum ActError {
     #[error("another replica acts now")]
     NotElected,
     /// Kubernetes.
-    #[error("{}", super::client::say(.0))]
+    #[error("{}", aldaas_daemon::kubernetes::say(.0))]
     Kube(#[from] kube::Error),
     /// Ceph.
     #[error(transparent)]
@@ -49,6 +49,11 @@ pub enum ActError {
 }
 
 impl ActError {
+    /// Whether what was to be done failed before anything of it was written on an object: Ceph always comes first.
+    pub fn leaves_no_mark(&self) -> bool {
+        matches!(self, Self::Golden(_) | Self::NoJob(_))
+    }
+
     /// Whether it is only a matter of moments.
     pub fn is_soon_over(&self) -> bool {
         match self {
@@ -120,6 +125,7 @@ impl Runner<'_> {
                 let (uid, evidence) = (pod_uid, manifest.clone());
                 self.tools.storage.run(move |store| store.seal_built(&name, &uid, &evidence)).await?;
                 fail_point!("ingest::controller-after-seal");
+                tell_times(&image, "sealed", &manifest);
                 for (step, milliseconds) in &manifest.steps {
                     self.tools.metrics.step(&step.to_string(), seconds(*milliseconds));
                 }
@@ -131,7 +137,7 @@ impl Runner<'_> {
                 let told = format!("{again} failed and is tried again: {why}");
                 self.mark(&image, Mark::Retry(attempt, at, why)).await?;
                 fail_point!("ingest::controller-after-retry");
-                self.tell_image(&image, true, "Retrying", &told).await;
+                self.tell_image(&image, true, "Retrying", &told);
                 self.tools.metrics.retried(self.name);
                 self.remove_job(&image, task).await
             }
@@ -156,7 +162,7 @@ impl Runner<'_> {
 
     async fn strike(&self, why: Option<String>) -> Acted {
         if let (Some(why), Some(database)) = (why, self.database) {
-            self.tools.tell.warning(&database.object_ref(&()), "IngestRefused", &why).await;
+            self.tools.tell.warning(&database.object_ref(&()), "IngestRefused", &why);
         }
         self.annotate(&serde_json::Value::Null).await
     }
@@ -192,8 +198,8 @@ impl Runner<'_> {
         fail_point!("ingest::controller-after-watermark");
         self.mark(&image, Mark::Begun).await?;
         let told = format!("{} is made of {}", image, dump.source.location);
-        self.tell_image(&image, false, "IngestStarted", &told).await;
-        self.tell_database(false, "IngestStarted", &told).await;
+        self.tell_image(&image, false, "IngestStarted", &told);
+        self.tell_database(false, "IngestStarted", &told);
         Ok(())
     }
 
@@ -298,6 +304,7 @@ impl Runner<'_> {
         let name = image.clone();
         self.tools.storage.run(move |store| store.verified(&name)).await?;
         fail_point!("ingest::controller-after-verified");
+        tell_times(&image, "verified", &manifest);
         for (step, milliseconds) in &manifest.steps {
             self.tools.metrics.step(&format!("verify-{step}"), seconds(*milliseconds));
         }
@@ -308,8 +315,8 @@ impl Runner<'_> {
             self.tools.metrics.step("total", took);
         }
         let told = format!("{image} was verified on a clone, and is latest of {}", self.name);
-        self.tell_image(&image, false, "Ready", &told).await;
-        self.tell_database(false, "Ready", &told).await;
+        self.tell_image(&image, false, "Ready", &told);
+        self.tell_database(false, "Ready", &told);
         self.tools.metrics.ended(self.name, "ready");
         Ok(())
     }
@@ -334,8 +341,8 @@ impl Runner<'_> {
         };
         self.mark(&image, Mark::Ended(end, why.clone())).await?;
         fail_point!("ingest::controller-after-ended");
-        self.tell_image(&image, warning, reason, &why).await;
-        self.tell_database(warning, reason, &format!("{image}: {why}")).await;
+        self.tell_image(&image, warning, reason, &why);
+        self.tell_database(warning, reason, &format!("{image}: {why}"));
         self.tools.metrics.ended(self.name, outcome);
         Ok(())
     }
@@ -369,7 +376,7 @@ impl Runner<'_> {
             other => drop(other?),
         }
         fail_point!("ingest::controller-after-retire");
-        self.tell_image(&image, false, "Retired", &format!("it takes no new clones: {why}")).await;
+        self.tell_image(&image, false, "Retired", &format!("it takes no new clones: {why}"));
         Ok(())
     }
 
@@ -414,6 +421,7 @@ impl Runner<'_> {
             image: self.view.images.get(image).unwrap_or(&nothing),
             record: self.records.get(image),
             clones: None,
+            used: None,
             waiting: None,
             said: None,
             held: false,
@@ -439,22 +447,22 @@ impl Runner<'_> {
         Ok(())
     }
 
-    async fn tell_image(&self, image: &GoldenImageName, warning: bool, reason: &str, message: &str) {
+    fn tell_image(&self, image: &GoldenImageName, warning: bool, reason: &str, message: &str) {
         if let Some(object) = self.objects.get(image) {
             let about = object.object_ref(&());
             match warning {
-                true => self.tools.tell.warning(&about, reason, message).await,
-                false => self.tools.tell.normal(&about, reason, message).await,
+                true => self.tools.tell.warning(&about, reason, message),
+                false => self.tools.tell.normal(&about, reason, message),
             }
         }
     }
 
-    async fn tell_database(&self, warning: bool, reason: &str, message: &str) {
+    fn tell_database(&self, warning: bool, reason: &str, message: &str) {
         if let Some(database) = self.database {
             let about = database.object_ref(&());
             match warning {
-                true => self.tools.tell.warning(&about, reason, message).await,
-                false => self.tools.tell.normal(&about, reason, message).await,
+                true => self.tools.tell.warning(&about, reason, message),
+                false => self.tools.tell.normal(&about, reason, message),
             }
         }
     }
@@ -465,6 +473,12 @@ fn task_word(task: Task) -> &'static str {
         Task::Build => "the restore",
         Task::Check => "the check",
     }
+}
+
+/// When the work in a Job's pod began and ended, by its own clock: what is between that and the Job is Kubernetes' share.
+fn tell_times(image: &GoldenImageName, what: &str, manifest: &aldaas_api::manifest::Manifest) {
+    let milliseconds: u64 = manifest.steps.values().sum();
+    tracing::info!(%image, finished_at = %manifest.finished_at, milliseconds, "{what}");
 }
 
 #[allow(clippy::cast_precision_loss)]

@@ -18,6 +18,8 @@ pub struct Facts<'a> {
     pub record: Option<&'a GoldenRecord>,
     /// How many clones live on it.
     pub clones: Option<usize>,
+    /// Bytes that it takes in Ceph, once they were counted.
+    pub used: Option<u64>,
     /// Why its pod does not run yet, if it does not.
     pub waiting: Option<&'a str>,
     /// What its Job has said.
@@ -53,6 +55,11 @@ pub fn golden_image(
     let mut new = old.clone();
     let state = state(facts);
     record(&mut new, facts);
+    let holds = |kind: &str| old.conditions.iter().any(|c| c.type_ == kind && c.status == "True");
+    if state == Some(State::Sealed) && !holds("Sealed") {
+        // From here on they count the checks.
+        (new.attempts, new.next_try) = (None, None);
+    }
     tries(&mut new, facts);
     progress(&mut new, facts, state);
     let word = word(old, facts, state);
@@ -64,11 +71,6 @@ pub fn golden_image(
         new.finished_at = None;
     }
     let reached = |wanted: &[State]| state.is_some_and(|state| wanted.contains(&state));
-    if reached(&[State::Sealed]) && !old.conditions.iter().any(|c| c.type_ == "Sealed" && c.status == "True")
-    {
-        // From here on they count the checks.
-        (new.attempts, new.next_try) = (None, None);
-    }
     let restored = facts.record.is_some_and(|record| record.manifest.is_some());
     let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
         let word = Word { holds, reason: reason.to_owned(), message: message.to_owned() };
@@ -107,12 +109,14 @@ fn record(new: &mut GoldenImageStatus, facts: &Facts<'_>) {
         facts.clones.and_then(|clones| i64::try_from(clones).ok()).filter(|_| facts.record.is_some());
     let Some(record) = facts.record else { return };
     new.provisioned_bytes = i64::try_from(record.size).ok();
+    // Never written again, they never change: what was counted once stays.
+    new.used_bytes = facts.used.and_then(|used| i64::try_from(used).ok()).or(new.used_bytes);
     new.started_at.get_or_insert(Time(record.created_at));
     let Some(manifest) = &record.manifest else { return };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     new.size = Some(size(manifest.contents.bytes));
     let (name, version) = (manifest.engine.name.clone(), manifest.engine.version.clone());
-    let image_digest = new.engine.take().and_then(|engine| engine.image_digest);
+    let image_digest = manifest.engine.image_digest.clone();
     new.engine = Some(EngineUsed { name, version, image_digest });
     new.evidence = Some(Evidence {
         sha256: manifest.source.sha256.clone(),

@@ -24,6 +24,7 @@ pub struct Storage {
     open: Mutex<Option<Open>>,
     known: KnownClones,
     counted: Mutex<Option<(Instant, Counts)>>,
+    measured: Mutex<BTreeMap<GoldenImageName, u64>>,
 }
 
 #[derive(Clone)]
@@ -59,6 +60,7 @@ impl Storage {
             open: Mutex::new(None),
             known: KnownClones::default(),
             counted: Mutex::new(None),
+            measured: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -98,6 +100,32 @@ impl Storage {
                 }
             }
             Ok(stock)
+        })
+        .await
+    }
+
+    /// Bytes that a golden image takes, if that was measured.
+    pub fn used(&self, name: &GoldenImageName) -> Option<u64> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    }
+
+    /// Measures how many bytes these golden images take, each of which has to be opened for that: so only what nobody knows yet
+    /// is measured, and nothing waits for it. One that is gone meanwhile is passed over.
+    ///
+    /// # Errors
+    /// When Ceph can't be reached.
+    pub async fn measure(self: &Arc<Self>, names: Vec<GoldenImageName>) -> Result<(), Error> {
+        self.blocking(move |open, storage| {
+            for name in &names {
+                let image = name.to_string().parse::<rbd::ImageName>()?;
+                let used = match open.golden.open_read_only(&image).and_then(|image| image.used_bytes()) {
+                    Err(error) if error.is_not_found() => continue,
+                    other => other?,
+                };
+                let mut measured = storage.measured.lock().unwrap_or_else(PoisonError::into_inner);
+                measured.insert(name.clone(), used);
+            }
+            Ok(())
         })
         .await
     }

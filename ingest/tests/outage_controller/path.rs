@@ -4,6 +4,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 use crate::bed::{BAD_DUMP, Bed, DUMP, condition};
+use crate::machine::DIGEST;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_becomes_a_golden_image_and_a_bad_one_leaves_it_latest() {
@@ -24,6 +25,10 @@ async fn a_dump_becomes_a_golden_image_and_a_bad_one_leaves_it_latest() {
         assert_eq!(condition(&first, kind).0, "True", "{kind}");
     }
     bed.assert_clean().await;
+    assert_eq!(status.engine.unwrap().image_digest.as_deref(), Some(DIGEST));
+    let used = async || bed.images().get(&first.name_any()).await.unwrap().status?.used_bytes;
+    let used = bed.until("what it takes in Ceph is counted", used).await;
+    assert!((1 << 20..1 << 30).contains(&used), "some of the volume, and not all of it: {used}");
     let latest = async || bed.databases().get("orders").await.unwrap().status.unwrap().latest;
     bed.until("it is latest", async || (latest().await == Some(first.name_any())).then_some(())).await;
 
