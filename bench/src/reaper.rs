@@ -113,7 +113,7 @@ fn record(uid: &str, volume: &VolumeId) -> Result<CloneRecord> {
 async fn quickest_pass(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Duration> {
     let mut quickest = Duration::MAX;
     for _ in 0..PASSES {
-        let reaper = reaper(ceph_conf, pool, run_dir)?;
+        let reaper = Arc::new(reaper(ceph_conf, pool, run_dir)?);
         let started = Instant::now();
         reaper.pass(&CancellationToken::new()).await;
         quickest = quickest.min(started.elapsed());
@@ -149,6 +149,7 @@ fn reaper(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Reap
         node_name: "here".into(),
         lease,
         workers: 1,
+        stop: Default::default(),
     }));
     Ok(Reaper::new(Parts {
         storage,
@@ -163,6 +164,7 @@ fn reaper(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Reap
         kubelet_dir: run_dir.join("kubelet"),
         period: Duration::from_secs(30),
         lease,
+        patience: Duration::from_secs(60),
     }))
 }
 

@@ -4,29 +4,11 @@ use std::process::ExitCode;
 
 use aldaas_csi::args::{Args, Command};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    aldaas_csi::failpoints::set_up();
-    // The one TLS library of this program, whatever its dependencies bring along. An error means that it is set already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
-    let ended = match args.command {
+    aldaas_daemon::set_up();
+    aldaas_daemon::ended(match Args::parse().command {
         Command::Serve(serve) => serve.config().and_then(aldaas_csi::run),
         Command::Explain(explain) => explain.run(),
-    };
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }

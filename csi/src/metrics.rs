@@ -11,6 +11,7 @@
 //! | `aldaas_latest_age_seconds` | how old each database's `latest` is |
 //! | `aldaas_quarantines_total` | clones that could not be let go at once, because somebody still held them |
 //! | `aldaas_reaper_passes_total`, `aldaas_reaper_pass_duration_seconds` | whether the reaper runs and how long it takes |
+//! | `aldaas_reaper_late` | things that the reaper has been taking away for longer than a pass waits: they hang |
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -134,6 +135,7 @@ pub struct Metrics {
     quarantines: Counter,
     passes: Family<Outcome, Counter>,
     pass_duration: Histogram,
+    late: Gauge,
     warned: Mutex<usize>,
 }
 
@@ -155,6 +157,7 @@ impl Default for Metrics {
             quarantines: Counter::default(),
             passes: Family::default(),
             pass_duration: histogram(),
+            late: Gauge::default(),
             warned: Mutex::new(0),
         };
         metrics.register_work();
@@ -181,6 +184,11 @@ impl Metrics {
             "Time that one pass took",
             Unit::Seconds,
             self.pass_duration.clone(),
+        );
+        r.register(
+            "reaper_late",
+            "Things that take so long to go that the reaper goes on without them",
+            self.late.clone(),
         );
     }
 
@@ -284,6 +292,11 @@ impl Metrics {
         self.pass_duration.observe(took.as_secs_f64());
     }
 
+    /// So many things take longer to go than a pass waits.
+    pub fn reaper_late(&self, count: usize) {
+        self.late.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Everything in OpenMetrics' text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -337,6 +350,7 @@ mod tests {
         metrics.pool(&PoolFullness { used: 9, available: 1, ratio: 0.9 });
         metrics.latest(&BTreeMap::from([("orders".parse().unwrap(), Duration::from_secs(60))]));
         metrics.reaper_pass(OK, Duration::from_secs(1));
+        metrics.reaper_late(1);
         let text = metrics.encode();
         for line in [
             r#"aldaas_operations_total{operation="publish",outcome="ok"} 1"#,
@@ -351,6 +365,7 @@ mod tests {
             "aldaas_pool_used_bytes 9",
             r#"aldaas_latest_age_seconds{database="orders"} 60"#,
             r#"aldaas_reaper_passes_total{outcome="ok"} 1"#,
+            "aldaas_reaper_late 1",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use crate::DRIVER;
 use crate::proto::registration::registration_server::{Registration as Service, RegistrationServer};
 use crate::proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use crate::socket::SocketFile;
 
 /// The CSI versions that are served.
 const VERSIONS: [&str; 1] = ["1.0.0"];
@@ -82,7 +83,7 @@ impl Registration {
         remove_stale(socket)?;
         let wrong = |error| RegistrationError::Socket { path: socket.to_owned(), error };
         let listener = UnixListener::bind(socket).map_err(wrong)?;
-        let place = Place(socket.to_owned());
+        let place = Place(SocketFile::of(socket));
         let entry = Entry { endpoint: endpoint.display().to_string(), said: self.said.clone() };
         Ok(async move {
             // Removed even when serving fails or is dropped: kubelet takes the file for a living plugin.
@@ -105,13 +106,11 @@ fn remove_stale(socket: &Path) -> Result<(), RegistrationError> {
 }
 
 /// The socket's file, as long as it is served.
-struct Place(PathBuf);
+struct Place(SocketFile);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "the registration socket stays behind");
-        }
+        self.0.remove();
     }
 }
 
@@ -193,5 +192,25 @@ mod tests {
         let refused = Registration::default().serve(&path, Path::new("/csi.sock"), CancellationToken::new());
         assert!(matches!(refused.err(), Some(RegistrationError::NotASocket(_))));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[tokio::test]
+    async fn a_predecessor_that_ends_leaves_its_successors_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("reg.sock");
+        let serve = || {
+            let stop = CancellationToken::new();
+            let served = Registration::default().serve(&socket, Path::new("/csi.sock"), stop.clone());
+            (tokio::spawn(served.unwrap()), stop)
+        };
+        let ((old, stop_old), (new, stop_new)) = (serve(), serve());
+        stop_old.cancel();
+        old.await.unwrap().unwrap();
+        let mut kubelet = RegistrationClient::new(crate::client::channel(&socket));
+        kubelet.get_info(InfoRequest {}).await.unwrap();
+        drop(kubelet);
+        stop_new.cancel();
+        new.await.unwrap().unwrap();
+        assert!(!socket.exists(), "its own it takes away");
     }
 }

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use aldaas_daemon::pages::{self, Pages};
 use aldaas_volume::{Node, NodeConfig};
 use anyhow::{Context as _, Result};
+use futures_util::FutureExt as _;
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +18,6 @@ use crate::grpc::call::Calls;
 use crate::grpc::identity::{IdentityService, Readiness};
 use crate::grpc::node::NodeService;
 use crate::guard::Guards;
-use crate::http::Pages;
 use crate::kubernetes::Kubernetes;
 use crate::metrics::Metrics;
 use crate::ports::{Cluster, Directory};
@@ -25,10 +27,14 @@ use crate::reaper::{self, Reaper};
 use crate::registration::Registration;
 use crate::removal::Remover;
 use crate::storage::Storage;
-use crate::{Config, grpc, http, objects};
+use crate::{Config, grpc, objects};
 
 /// How often it is checked whether the plugin could publish.
 const CHECK: Duration = Duration::from_secs(10);
+/// How long a stop takes at most, even where something hangs: less than the half minute after which kubelet kills.
+const STOP: Duration = Duration::from_secs(27);
+/// When it is no longer waited for anything but threads that block.
+const CUT: Duration = Duration::from_secs(24);
 
 /// Runs until SIGTERM or SIGINT; a second one aborts.
 ///
@@ -36,11 +42,29 @@ const CHECK: Duration = Duration::from_secs(10);
 /// When something can't be started.
 pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        crate::signals::watch(stop.clone())?;
-        serve(config, stop).await
-    })
+    let stop = CancellationToken::new();
+    let (ended, told) = runtime.block_on(async {
+        let told = tokio::spawn(stop.clone().cancelled_owned().map(|()| Instant::now()));
+        let serving = async {
+            aldaas_daemon::signals::watch(stop.clone())?;
+            serve(config, stop.clone()).await
+        };
+        let ended = tokio::select! {
+            ended = serving => ended,
+            () = stop.cancelled().then(|()| tokio::time::sleep(CUT)) => Ok(tracing::warn!("cut short")),
+        };
+        stop.cancel();
+        (ended, told.await.unwrap_or_else(|_| Instant::now()))
+    });
+    // What is still being purged is waited for: Ceph's library does not bear to be used while a program ends. What hangs is not.
+    let left = STOP.saturating_sub(told.elapsed());
+    let waited = Instant::now();
+    runtime.shutdown_timeout(left);
+    if waited.elapsed() >= left {
+        tracing::warn!("work that does not end is left to the next plugin");
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+    ended
 }
 
 /// Runs until `stop`. What was begun then is brought to its end; mounted clones stay as they are.
@@ -54,7 +78,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let _stop_all = stop.clone().drop_guard();
     let mut tasks = JoinSet::new();
     let (directory, cluster) = kubernetes(&config, &mut tasks, &stop).await?;
-    let plugin = Plugin::new(&config, directory, cluster)?;
+    let plugin = Plugin::new(&config, directory, cluster, &stop)?;
     plugin.publisher.tidy();
     let (listener, socket) = grpc::bind(&config.endpoint).await?;
     // kubelet calls as soon as it knows of us, so the socket is there first.
@@ -66,7 +90,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     tasks.spawn(plugin.reaper.clone().keep_leases(stop.clone()));
     let identity = IdentityService::new(plugin.readiness.clone());
     let explain = ExplainService(plugin.reaper.clone());
-    let served = grpc::serve(listener, identity, plugin.node_service(&config), explain, stop.clone()).await;
+    let served =
+        grpc::serve(listener, identity, plugin.node_service(&config, &stop), explain, stop.clone()).await;
     // kubelet takes a socket that nobody serves for a plugin that is coming back.
     socket.remove();
     stop.cancel();
@@ -84,7 +109,12 @@ struct Plugin {
 }
 
 impl Plugin {
-    fn new(config: &Config, directory: Arc<dyn Directory>, cluster: Arc<dyn Cluster>) -> Result<Self> {
+    fn new(
+        config: &Config,
+        directory: Arc<dyn Directory>,
+        cluster: Arc<dyn Cluster>,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let storage = Arc::new(Storage::new(config.ceph.clone(), config.pool.clone()));
         let node = Arc::new(node(config)?);
@@ -104,6 +134,7 @@ impl Plugin {
             node_name: config.node.clone(),
             lease: config.lease,
             workers: config.workers,
+            stop: stop.clone(),
         }));
         let reaper = Reaper::new(reaper::Parts {
             storage: storage.clone(),
@@ -118,13 +149,14 @@ impl Plugin {
             kubelet_dir: config.kubelet_dir.clone(),
             period: config.reaper_period,
             lease: config.lease,
+            patience: reaper::work::PATIENCE,
         });
         let readiness = Readiness::new(storage, directory);
         Ok(Self { publisher, reaper: Arc::new(reaper), readiness, metrics })
     }
 
-    fn node_service(&self, config: &Config) -> NodeService {
-        let calls = Calls::new(config.call_timeout);
+    fn node_service(&self, config: &Config, stop: &CancellationToken) -> NodeService {
+        let calls = Calls::new(config.call_timeout, stop.clone());
         let (publisher, metrics) = (self.publisher.clone(), self.metrics.clone());
         NodeService::new(publisher, metrics, config.node.clone(), config.kubelet_dir.clone(), calls)
     }
@@ -145,7 +177,7 @@ impl Plugin {
         };
         let metrics = self.metrics.clone();
         let pages = Pages { not_ready: Arc::new(not_ready), metrics: Arc::new(move || metrics.encode()) };
-        let (address, served) = http::serve(address, pages, stop.clone())
+        let (address, served) = pages::serve(address, pages, stop.clone())
             .await
             .with_context(|| format!("listen on {address}"))?;
         tracing::info!(%address, "serving /healthz, /readyz and /metrics");

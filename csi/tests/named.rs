@@ -5,6 +5,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use aldaas_csi::proto::csi::NodeUnpublishVolumeRequest;
+use aldaas_rbd as rbd;
 use common::{Bed, HELLO, PATIENCE, Plugin, Writer, code, eventually, is_mounted, timed};
 use tonic::{Code, Request};
 
@@ -110,4 +112,108 @@ async fn a_dead_nodes_named_clone_is_fenced_when_its_lease_is_over_and_nothing_e
     assert!(!is_mounted(&named) && target.join("synced").exists());
     other.unpublish("c").await.unwrap();
     eventually("only the named clone is left", || bed.golden.clone_names().len() == 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_one_worker_pods_that_take_turns_on_a_clone_never_wait_for_each_other_in_a_circle() {
+    let mut bed = Bed::new();
+    bed.plugin.stop();
+    bed.plugin.start(&[("ALDAAS_WORKERS", "1")]);
+    let begun = Instant::now();
+    // Each lets go of what the next one waits for, so that publish and unpublish always meet.
+    let pods: Vec<_> = ["a", "b", "c", "d", "e", "f"]
+        .map(|volume| {
+            let (mut client, request) = (bed.plugin.client(), timed(bed.plugin.request(volume, NAMED)));
+            let unpublish = NodeUnpublishVolumeRequest {
+                volume_id: common::id(volume),
+                target_path: bed.plugin.target(volume).display().to_string(),
+            };
+            tokio::spawn(async move {
+                client.node_publish_volume(request).await.unwrap();
+                client.node_unpublish_volume(timed(unpublish)).await.unwrap();
+            })
+        })
+        .into();
+    for pod in pods {
+        pod.await.unwrap();
+    }
+    // In a circle they would wait until a deadline: kubelet's two minutes.
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert_eq!(bed.golden.clone_names().len(), 1, "kept for its TTL");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_its_own_node_nobody_is_fenced_and_whoever_has_the_image_open_is_named() {
+    let mut bed = Bed::new();
+    bed.plugin.stop();
+    bed.plugin.start(&[("ALDAAS_LEASE", "2s")]);
+    bed.plugin.publish("a", NAMED).await.unwrap();
+    bed.plugin.unpublish("a").await.unwrap();
+    let [clone] = bed.golden.clone_names().try_into().unwrap();
+    // Somebody has a look by hand, and has no lease.
+    let pool = bed.golden.cluster.pool(&rbd::PoolName::new(bed.pool.name()).unwrap()).unwrap();
+    let image = pool.namespace("clone").unwrap().open(&rbd::ImageName::new(clone).unwrap()).unwrap();
+    let begun = Instant::now();
+    let mut request = Request::new(bed.plugin.request("b", NAMED));
+    request.set_timeout(Duration::from_secs(8));
+    let status = bed.plugin.client().node_publish_volume(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    assert!(begun.elapsed() > Duration::from_secs(6), "several leases long: {:?}", begun.elapsed());
+    assert!(status.message().contains("no node plugin's"), "{status:?}");
+    for address in bed.golden.cluster.addresses().unwrap() {
+        assert!(status.message().contains(&address), "{address} in {status:?}");
+        assert!(!bed.bed.ceph(["osd", "blocklist", "ls"]).contains(&address));
+    }
+    drop(image);
+    bed.plugin.publish("b", NAMED).await.unwrap();
+    bed.plugin.unpublish("b").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_told_to_stop_sends_away_who_waits_and_ends_in_seconds() {
+    let bed = Bed::new();
+    let mut other = second(&bed, &["--workers", "1"]);
+    bed.plugin.publish("a", NAMED).await.unwrap();
+    let before = bed.census();
+    let (mut client, request) = (other.client(), timed(other.request("waits", NAMED)));
+    let waits = tokio::spawn(async move { client.node_publish_volume(request).await });
+    eventually("it waits", || other.log().contains("waiting for a named clone"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    tokio::task::block_in_place(|| other.stop());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let status = waits.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "kubelet asks again: {status:?}");
+    assert!(status.message().contains("being stopped"), "{status:?}");
+    // Its successor answers.
+    other.start(&[]);
+    bed.assert_census(&before, "nothing of it is left half-made");
+    bed.plugin.unpublish("a").await.unwrap();
+    other.publish("waits", NAMED).await.unwrap();
+    other.unpublish("waits").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_told_to_stop_ends_the_work_that_it_has_begun_and_begins_no_other() {
+    let mut bed = Bed::new();
+    let before = bed.census();
+    bed.plugin.stop();
+    bed.plugin.start(&[("FAILPOINTS", "csi::after-clone=sleep(1500)"), ("ALDAAS_WORKERS", "1")]);
+    let publish = |volume: &'static str| {
+        let (mut client, request) = (bed.plugin.client(), timed(bed.plugin.request(volume, &NAMED[..1])));
+        tokio::spawn(async move { client.node_publish_volume(request).await })
+    };
+    let works = publish("works");
+    eventually("it works", || bed.golden.clone_names().len() == 1);
+    let waits = publish("waits");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::task::block_in_place(|| bed.plugin.stop());
+    works.await.unwrap().unwrap();
+    assert_eq!(waits.await.unwrap().unwrap_err().code(), Code::Unavailable);
+    assert!(bed.plugin.target("works").join("hello").exists());
+    assert_eq!(bed.golden.clone_names(), [Plugin::handle("works")], "the other was not begun");
+    bed.plugin.start(&[]);
+    bed.plugin.unpublish("works").await.unwrap();
+    bed.plugin.unpublish("waits").await.unwrap();
+    bed.assert_census(&before, "after unpublish");
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bed, HELLO, Writer, code, eventually, image, is_mounted};
+use common::{Bed, HELLO, Plugin, Writer, code, eventually, image, is_mounted};
 use tonic::Code;
 
 const LATEST: &[(&str, &str)] = &[("db", "orders:latest")];
@@ -51,6 +51,23 @@ async fn a_plugin_that_comes_and_goes_disturbs_no_mounted_clone() {
     assert_eq!(bed.plugin.server(), server, "the process that serves the I/O is never the plugin's");
     bed.plugin.unpublish("a").await.unwrap();
     bed.assert_census(&before, "after unpublish");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_ends_leaves_its_successors_socket() {
+    let mut bed = Bed::new();
+    let before = bed.census();
+    // In an upgrade the old one may still serve when the new one has come: here its socket was taken away before.
+    std::fs::remove_file(&bed.plugin.socket).unwrap();
+    let mut new = Plugin::new(bed.scratch.path(), bed.bed.ceph_conf(), bed.pool.name(), common::NODE);
+    new.start(&[]);
+    bed.plugin.stop();
+    assert!(new.socket.exists(), "kubelet would take it for gone");
+    new.publish("a", LATEST).await.unwrap();
+    new.unpublish("a").await.unwrap();
+    bed.assert_census(&before, "after unpublish");
+    new.stop();
+    assert!(!new.socket.exists(), "its own it takes away");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,14 +167,21 @@ async fn read_only_and_mount_options_are_honoured_and_come_from_where_they_shoul
     );
     bed.plugin.unpublish("c").await.unwrap();
 
-    bed.objects.database("orders")["spec"]["clone"] = serde_json::json!({"mountOptions": ["commit=17"]});
-    bed.objects.write();
-    let target = bed.plugin.publish("b", LATEST).await.unwrap();
-    let mounts = aldaas_volume::mountinfo::read().unwrap();
-    let mount = aldaas_volume::mountinfo::at(&mounts, &target).next().unwrap();
-    assert!(mount.super_options.contains("commit=17"), "{mount:?}");
-    assert!(mount.options.contains("nosuid") && mount.options.contains("nodev"), "{mount:?}");
-    bed.plugin.unpublish("b").await.unwrap();
+    // A file system's own, and those that are none's own; and the two that it always has.
+    for (asked, of_mount, of_filesystem) in [
+        (&["commit=17", "noatime"][..], &["noatime", "nosuid", "nodev"][..], &["commit=17"][..]),
+        (&["relatime", "nodiratime", "noexec", "sync"], &["relatime", "nodiratime", "noexec"], &["sync"]),
+    ] {
+        bed.objects.database("orders")["spec"]["clone"] = serde_json::json!({"mountOptions": asked});
+        bed.objects.write();
+        let target = bed.plugin.publish("b", LATEST).await.unwrap();
+        let mounts = aldaas_volume::mountinfo::read().unwrap();
+        let mount = aldaas_volume::mountinfo::at(&mounts, &target).next().unwrap();
+        let has = |options: &str, wanted: &&str| options.split(',').any(|option| option == *wanted);
+        assert!(of_mount.iter().all(|wanted| has(&mount.options, wanted)), "{of_mount:?}: {mount:?}");
+        assert!(of_filesystem.iter().all(|wanted| has(&mount.super_options, wanted)), "{mount:?}");
+        bed.plugin.unpublish("b").await.unwrap();
+    }
     bed.assert_census(&before, "after unpublish");
 }
 

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
+
+use crate::publish::error::STOPPING;
 
 /// The answer leaves so much earlier than the caller gives up, but no more than a tenth of the time.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -20,6 +23,8 @@ const FINISH: Duration = Duration::from_secs(20);
 pub struct Calls {
     tracker: TaskTracker,
     longest: Duration,
+    /// The time that is left after a stop is over.
+    over: CancellationToken,
 }
 
 /// Until when.
@@ -36,9 +41,16 @@ impl Deadline {
 }
 
 impl Calls {
-    /// No call takes longer than `longest`.
-    pub fn new(longest: Duration) -> Self {
-        Self { tracker: TaskTracker::new(), longest }
+    /// No call takes longer than `longest`, and none much longer than until `stop`. Within a runtime.
+    pub fn new(longest: Duration, stop: CancellationToken) -> Self {
+        let over = CancellationToken::new();
+        let calls = Self { tracker: TaskTracker::new(), longest, over: over.clone() };
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            sleep(FINISH).await;
+            over.cancel();
+        });
+        calls
     }
 
     /// Until when a call with these headers has to be answered.
@@ -56,7 +68,11 @@ impl Calls {
         work: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
         let task = self.tracker.spawn(work.in_current_span());
-        match timeout_at(deadline.answer, task).await {
+        let answered = tokio::select! {
+            answered = timeout_at(deadline.answer, task) => answered,
+            () = self.over.cancelled() => return Err(Status::unavailable(STOPPING)),
+        };
+        match answered {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => Err(Status::internal(format!("this is a bug in aldaas-csi: {error}"))),
             Err(_) => Err(Status::new(
@@ -69,8 +85,9 @@ impl Calls {
     /// Waits for the work that goes on.
     pub async fn finish(&self) {
         self.tracker.close();
-        if timeout(FINISH, self.tracker.wait()).await.is_err() {
-            tracing::warn!(calls = self.tracker.len(), "calls are cut short");
+        tokio::select! {
+            () = self.tracker.wait() => {}
+            () = self.over.cancelled() => tracing::warn!(calls = self.tracker.len(), "calls are cut short"),
         }
     }
 }
@@ -117,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_is_told_in_time_and_the_work_goes_on() {
-        let calls = Calls::new(Duration::from_secs(110));
+        let calls = Calls::new(Duration::from_secs(110), CancellationToken::new());
         let metadata = |timeout: &str| {
             let mut metadata = MetadataMap::new();
             metadata.insert("grpc-timeout", timeout.parse().unwrap());

@@ -10,8 +10,8 @@ pub mod node;
 pub mod request;
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
@@ -23,6 +23,7 @@ use crate::proto::csi::identity_server::IdentityServer;
 use crate::proto::csi::node_server::NodeServer;
 use crate::proto::explain::explain_server::ExplainServer;
 use crate::reaper::explain::ExplainService;
+use crate::socket::SocketFile;
 
 /// Serves CSI until `stop`, then lets the calls that run end.
 ///
@@ -51,7 +52,7 @@ pub async fn serve(
 ///
 /// # Errors
 /// When somebody else serves there, or the directory can't be made.
-pub async fn bind(path: &Path) -> Result<(UnixListener, Socket)> {
+pub async fn bind(path: &Path) -> Result<(UnixListener, SocketFile)> {
     let what = || format!("make the socket {}", path.display());
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).with_context(what)?;
@@ -64,25 +65,5 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, Socket)> {
     }
     let listener = UnixListener::bind(path).with_context(what)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(what)?;
-    Ok((listener, Socket { path: path.to_owned(), file: file_of(path) }))
-}
-
-/// A socket's file, as we made it.
-#[derive(Debug)]
-pub struct Socket {
-    path: PathBuf,
-    file: Option<(u64, u64)>,
-}
-
-impl Socket {
-    /// Takes the file away, unless another plugin has put its own in its place meanwhile.
-    pub fn remove(&self) {
-        if self.file.is_some() && file_of(&self.path) == self.file {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn file_of(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    Ok((listener, SocketFile::of(path)))
 }

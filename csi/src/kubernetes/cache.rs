@@ -114,7 +114,7 @@ impl<V> Cache<V> {
                         *pause = PAUSES.0;
                     }
                 }
-                Err(error) => return crate::kubernetes::say(&error),
+                Err(error) => return aldaas_daemon::kubernetes::say(&error),
             }
         }
         "the watch ended".to_owned()

@@ -8,14 +8,16 @@
 
 mod cache;
 pub mod convert;
-mod lease;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aldaas_api::{DatabaseName, kinds};
+use aldaas_daemon::election::{Election, Office};
+use aldaas_daemon::kubernetes::say;
+use anyhow::Result;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1 as core;
@@ -29,7 +31,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ports::{Away, Cluster, Database, Directory, Labels, Pod};
 use cache::{Cache, Contact, Reader};
-use lease::Election;
 
 /// How often the API server is asked whether it is there: while it is, and while it is not.
 const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
@@ -40,23 +41,11 @@ const CURRENT: Duration = Duration::from_secs(30);
 /// Bytes that an Event's text may have.
 const NOTE: usize = 1024;
 
-/// Why Kubernetes can't be used at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The kubeconfig.
-    #[error("read the kubeconfig {}: {error}", .path.display())]
-    Kubeconfig {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: kube::config::KubeconfigError,
-    },
-    /// No kubeconfig, and no pod.
-    #[error("no kubeconfig was given, and this is no pod with a service account: {0}")]
-    NotInCluster(#[from] kube::config::InClusterError),
-    /// The client.
-    #[error("make a Kubernetes client: {0}")]
-    Client(#[from] kube::Error),
+/// The Lease by which one node among all is elected: it cleans up after nodes that are gone. There may be a thousand
+/// candidates, and nothing is urgent.
+fn office() -> Office {
+    let [duration, renewal, look] = [20, 6, 12].map(Duration::from_secs);
+    Office { name: "aldaas-reaper".to_owned(), duration, renewal, look }
 }
 
 /// The API server, watched.
@@ -79,21 +68,8 @@ impl Kubernetes {
     ///
     /// # Errors
     /// When the configuration is missing or can't be used.
-    pub async fn new(
-        kubeconfig: Option<&Path>,
-        node: &str,
-        namespace: &str,
-    ) -> Result<Arc<Self>, ConnectError> {
-        let mut config = match kubeconfig {
-            None => kube::Config::incluster()?,
-            Some(path) => {
-                let wrong = |error| ConnectError::Kubeconfig { path: path.to_owned(), error };
-                let file = kube::config::Kubeconfig::read_from(path).map_err(wrong)?;
-                kube::Config::from_custom_kubeconfig(file, &Default::default()).await.map_err(wrong)?
-            }
-        };
-        config.connect_timeout = Some(CALL);
-        let client = Client::try_from(config)?;
+    pub async fn new(kubeconfig: Option<&Path>, node: &str, namespace: &str) -> Result<Arc<Self>> {
+        let client = aldaas_daemon::kubernetes::client(kubeconfig).await?;
         let reporter = Reporter { controller: "aldaas-csi".into(), instance: Some(node.to_owned()) };
         Ok(Arc::new(Self {
             databases: Cache::new("Databases"),
@@ -102,7 +78,7 @@ impl Kubernetes {
             nodes: Cache::new("Nodes"),
             contact: Contact::never(),
             restarts: watch::Sender::new(0),
-            election: Election::new(client.clone(), namespace, node),
+            election: Election::new(client.clone(), namespace, node, office()),
             recorder: Recorder::new(client.clone(), reporter),
             node: node.to_owned(),
             client,
@@ -117,7 +93,7 @@ impl Kubernetes {
             self.watch_pods(&stop),
             self.watch_nodes(&stop),
             self.probe(&stop),
-            self.election.run(&stop),
+            self.election.run(&stop, || ()),
         );
     }
 
@@ -330,20 +306,6 @@ fn understand(object: &DeserializeGuard<kinds::Database>) -> Option<Database> {
         );
     };
     understood.inspect_err(complain).ok()
-}
-
-/// An error with its causes, of which kube's and hyper's first words say little.
-fn say(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let word = error.to_string();
-        if !text.contains(&word) {
-            text = format!("{text}: {word}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn shorten(text: &str) -> String {

@@ -13,6 +13,9 @@ use crate::access::Denied;
 use crate::removal::RemoveError;
 use crate::target::TargetError;
 
+/// What waits for others is told when the plugin is stopped.
+pub(crate) const STOPPING: &str = "the node plugin is being stopped: ask again, its successor answers";
+
 /// Why a volume was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -22,6 +25,9 @@ pub enum PublishError {
     /// The time was over before it was this call's turn.
     #[error("too much is being published here at the moment: it was not this volume's turn in time")]
     TooLate,
+    /// The plugin is told to stop, and this call has not begun its work.
+    #[error("{STOPPING}")]
+    Stopping,
     /// The pod may not have it.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -80,6 +86,7 @@ impl PublishError {
         match self {
             Self::Pending | Self::InUse { .. } => Code::Aborted,
             Self::TooLate => Code::DeadlineExceeded,
+            Self::Stopping => Code::Unavailable,
             Self::Denied(denied) => denied.code(),
             Self::OtherFilesystem { .. } => Code::InvalidArgument,
             Self::PublishedOtherwise { .. } => Code::AlreadyExists,
@@ -103,6 +110,9 @@ pub enum UnpublishError {
     /// Another call for the same volume is at it.
     #[error("another call for this volume is still being worked on: ask again")]
     Pending,
+    /// The plugin is told to stop, and this call has not begun its work.
+    #[error("{STOPPING}")]
+    Stopping,
     /// The target can't be freed.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -119,6 +129,7 @@ impl UnpublishError {
     pub fn code(&self) -> Code {
         match self {
             Self::Pending => Code::DeadlineExceeded,
+            Self::Stopping => Code::Unavailable,
             Self::Target(error) => code_of_target(error),
             Self::Golden(error) => code_of_golden(error),
             Self::Volume(error) => code_of_volume(error),
@@ -189,7 +200,7 @@ fn code_of_volume(error: &volume::Error) -> Code {
     use volume::Error as E;
     match error {
         _ if error.is_busy() => Code::Aborted,
-        E::NoFreeLoop { .. } => Code::ResourceExhausted,
+        E::NoFreeLoop { .. } | E::NoFreeRbd { .. } => Code::ResourceExhausted,
         E::ServerStart { .. } | E::NoServer { .. } | E::ImageNotFound { .. } => Code::Unavailable,
         E::Server { errno: Some(errno), .. } => match rustix::io::Errno::from_raw_os_error(*errno) {
             rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Code::ResourceExhausted,

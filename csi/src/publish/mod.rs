@@ -32,6 +32,7 @@ use aldaas_volume as volume;
 use fail::fail_point;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 pub use error::{PublishError, UnpublishError};
 
@@ -72,6 +73,7 @@ pub struct Publisher {
     node_name: String,
     lease: Duration,
     workers: Semaphore,
+    stop: CancellationToken,
     /// For how long named clones that this node wants were seen in use by nobody who says so.
     alone: Mutex<HashMap<CloneName, golden::Alone>>,
 }
@@ -100,6 +102,15 @@ pub struct Parts {
     pub lease: Duration,
     /// How many volumes are worked on at once.
     pub workers: usize,
+    /// Cancelled when the plugin is told to stop: who waits for others is sent away then.
+    pub stop: CancellationToken,
+}
+
+/// Why nobody waits any longer for somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GaveUp {
+    TooLate,
+    Stopping,
 }
 
 /// A mounted volume, and what else its publishing needs to know.
@@ -122,6 +133,7 @@ impl Publisher {
             node_name: parts.node_name,
             lease: parts.lease,
             workers: Semaphore::new(parts.workers),
+            stop: parts.stop,
             alone: Mutex::default(),
         }
     }
@@ -250,14 +262,28 @@ impl Publisher {
         }
     }
 
-    /// Waits for its turn to work, and gives up at the deadline.
+    /// Waits for somebody else, until `deadline` or until the plugin is told to stop: nothing was begun yet, and kubelet asks again.
+    pub(crate) async fn wait<T>(
+        &self,
+        deadline: Instant,
+        what: impl Future<Output = T>,
+    ) -> Result<T, GaveUp> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(GaveUp::Stopping),
+            done = timeout_at(deadline, what) => done.map_err(|_| GaveUp::TooLate),
+        }
+    }
+
+    /// Waits for its turn to work.
     pub(crate) async fn turn(
         &self,
         deadline: Instant,
     ) -> Result<tokio::sync::SemaphorePermit<'_>, PublishError> {
-        match timeout_at(deadline, self.workers.acquire()).await {
+        match self.wait(deadline, self.workers.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(PublishError::TooLate),
+            Ok(Err(_)) | Err(GaveUp::TooLate) => Err(PublishError::TooLate),
+            Err(GaveUp::Stopping) => Err(PublishError::Stopping),
         }
     }
 

@@ -12,9 +12,9 @@ use aldaas_api::volume_id::named_clone;
 use aldaas_golden::{self as golden, Alone, Lease, Purpose, Terms, Turn};
 use aldaas_volume as volume;
 use fail::fail_point;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
-use super::{How, PublishError, PublishRequest, Publisher, Ready, UnpublishError, choose, elsewhere};
+use super::{GaveUp, How, PublishError, PublishRequest, Publisher, Ready, UnpublishError, choose, elsewhere};
 use crate::blocking::blocking;
 use crate::ports::Database;
 use crate::removal::Removed;
@@ -72,7 +72,9 @@ impl Publisher {
                 return Err(PublishError::InUse { clone: name.clone(), by });
             }
             tracing::info!(clone = %name, by, "waiting for a named clone");
-            sleep(POLL).await;
+            if self.wait(deadline, sleep(POLL)).await == Err(GaveUp::Stopping) {
+                return Err(PublishError::Stopping);
+            }
         }
     }
 
@@ -80,8 +82,10 @@ impl Publisher {
     async fn try_named(&self, asked: &Asked<'_>, deadline: Instant) -> Result<Try, PublishError> {
         // In this order, as everywhere: who waits for a turn holds nobody's guard.
         let _turn = self.turn(deadline).await?;
-        let Ok(_entry) = timeout_at(deadline, self.guards.enter(&asked.clone)).await else {
-            return Ok(Try::Wait("another volume of this node".to_owned()));
+        let _entry = match self.wait(deadline, self.guards.enter(&asked.clone)).await {
+            Ok(entry) => entry,
+            Err(GaveUp::TooLate) => return Ok(Try::Wait("another volume of this node".to_owned())),
+            Err(GaveUp::Stopping) => return Err(PublishError::Stopping),
         };
         if let Some(pod) = self.release_unbound(&asked.spec).await? {
             return Ok(Try::Wait(format!("another pod of this node, at {}", pod.display())));
@@ -192,7 +196,9 @@ impl Publisher {
         record: &golden::record::CloneRecord,
         addresses: &[String],
     ) -> Option<String> {
-        let user = record.pod.as_ref()?;
+        let Some(user) = record.pod.as_ref() else {
+            return Some("somebody of whom nothing is known".to_owned());
+        };
         if user.node == self.node_name {
             let addresses = addresses.join(", ");
             return Some(format!(

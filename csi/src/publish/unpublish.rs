@@ -4,9 +4,9 @@ use aldaas_api::volume_id::{is_handle, is_named};
 use aldaas_api::{CloneName, GoldenImageName, VolumeId};
 use aldaas_golden as golden;
 use aldaas_volume as volume;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{Publisher, UnpublishError, elsewhere};
+use super::{GaveUp, Publisher, UnpublishError, elsewhere};
 use crate::blocking::blocking;
 use crate::removal::Removed;
 use crate::target::{Seen, Target};
@@ -24,10 +24,8 @@ impl Publisher {
         deadline: Instant,
     ) -> Result<(), UnpublishError> {
         let handle = volume.handle();
-        let entered = timeout_at(deadline, self.guards.enter(&handle)).await;
-        let _entry = entered.map_err(|_| UnpublishError::Pending)?;
-        let turn = timeout_at(deadline, self.workers.acquire()).await;
-        let _turn = turn.map_err(|_| UnpublishError::Pending)?;
+        let _entry = self.wait(deadline, self.guards.enter(&handle)).await?;
+        let _turn = self.wait(deadline, self.workers.acquire()).await?;
         let (node, place) = (self.node.clone(), target.clone());
         let was = blocking(move || -> Result<_, UnpublishError> {
             let was = match place.look(&node)? {
@@ -112,6 +110,15 @@ impl Publisher {
             // The pod goes all the same; nobody seals what is still open.
             Err(error) if error.is_busy() => Ok(self.remover.quarantined(spec, error.to_string())),
             other => Ok(other.map(|()| Removed::Gone)?),
+        }
+    }
+}
+
+impl From<GaveUp> for UnpublishError {
+    fn from(gave_up: GaveUp) -> Self {
+        match gave_up {
+            GaveUp::TooLate => Self::Pending,
+            GaveUp::Stopping => Self::Stopping,
         }
     }
 }

@@ -103,6 +103,17 @@ impl Cause {
             Self::Finished(user) | Self::PodGone(user) | Self::NodeGone(user) => user,
         }
     }
+
+    /// What is asked before anything of it goes. A pod that has finished stays finished.
+    pub fn asks(&self) -> Vec<Ask> {
+        let user = self.user();
+        match self {
+            Self::Finished(_) => vec![],
+            Self::PodGone(_) => vec![Ask::PodGone(user.clone())],
+            Self::NodeGone(_) if user.node.is_empty() => vec![Ask::PodGone(user.clone())],
+            Self::NodeGone(_) => vec![Ask::NodeGone(user.node.clone()), Ask::PodGone(user.clone())],
+        }
+    }
 }
 
 impl fmt::Display for Cause {

@@ -35,10 +35,18 @@ impl Reaper {
             "" => decision.state.is_ours(),
             what => is_about(decision, what),
         };
-        let found = progress.last.values().filter(is_meant);
+        let begun = self.work.begun();
+        // What does not end is told also when the last pass saw no more of it.
+        let unseen = begun.values().map(|begun| &begun.decision);
+        let unseen = unseen.filter(|decision| !progress.last.contains_key(&decision.subject));
+        let found = progress.last.values().chain(unseen).filter(is_meant);
+        let working = |decision: &Decision| Some(now.saturating_sub(begun.get(&decision.subject)?.at));
         ExplainResponse {
             explanations: found
-                .map(|decision| explanation(decision, &progress, &self.idle(decision), now))
+                .map(|decision| Explanation {
+                    working_seconds: working(decision).map(|since| since.as_secs()),
+                    ..explanation(decision, &progress, &self.idle(decision), now)
+                })
                 .collect(),
             looked_seconds_ago: progress.at.map(|at| now.saturating_sub(at).as_secs()),
             away: progress.failed.clone().unwrap_or_default(),
@@ -90,6 +98,7 @@ fn explanation(decision: &Decision, progress: &Progress, idle: &Option<Idle>, no
         r#use: idle.as_ref().map(ToString::to_string).unwrap_or_default(),
         idle_seconds: idle.as_ref().map(|idle| idle.elapsed.as_secs()),
         unused_seconds: since.map(|since| now.saturating_sub(*since).as_secs()),
+        working_seconds: None,
     }
 }
 
@@ -121,7 +130,7 @@ fn to_json(answer: &ExplainResponse) -> Value {
             "subject": e.subject, "state": e.state, "verdict": e.verdict, "reason": e.reason,
             "volumeId": e.volume_id, "node": e.node, "namespace": e.namespace, "pod": e.pod, "podUid": e.pod_uid,
             "cloneName": e.clone_name, "ttlSeconds": e.ttl_seconds, "use": e.r#use,
-            "idleSeconds": e.idle_seconds, "unusedSeconds": e.unused_seconds,
+            "idleSeconds": e.idle_seconds, "unusedSeconds": e.unused_seconds, "workingSeconds": e.working_seconds,
         })
     };
     json!({
@@ -158,6 +167,7 @@ fn to_text(answer: &ExplainResponse) -> String {
         line("TTL", &e.ttl_seconds.map(|s| format!("{s} s")).unwrap_or_default());
         line("USE", &e.r#use);
         line("UNUSED", &ago(e.unused_seconds));
+        line("WORKING", &ago(e.working_seconds));
     }
     match answer.looked_seconds_ago {
         Some(seconds) => line("LOOKED", &format!("{seconds} s ago")),

@@ -6,7 +6,7 @@
 //!
 //! - [`observed`]: what is seen; [`observe`]: seeing it
 //! - [`plan`](mod@plan): what goes and what is kept; [`decision`]: and why
-//! - [`run`]: one pass after the other
+//! - [`run`]: one pass after the other; [`work`]: each thing that goes is a task of its own
 //! - [`lease`]: named clones that are attached here are kept from others
 //! - [`explain`]: the last pass's decisions, for people
 //!
@@ -20,6 +20,7 @@ pub mod observed;
 pub mod plan;
 mod remove;
 pub mod run;
+pub mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub period: Duration,
     /// How long a node may be silent before others may take its named clones.
     pub lease: Duration,
+    /// How long a pass waits for one thing to go; it goes on beside the next passes then. Usually [`work::PATIENCE`].
+    pub patience: Duration,
 }
 
 /// Takes away what nobody needs.
@@ -75,6 +78,7 @@ pub struct Reaper {
     /// How long something must seem to have no user before it goes.
     grace: Duration,
     observer: observe::Observer,
+    work: Arc<work::Work>,
     state: Mutex<Progress>,
 }
 
@@ -96,7 +100,8 @@ impl Reaper {
         let sampler = Sampler::new(parts.node.run_dir());
         let grace = parts.period * 2;
         let observer = observe::Observer::new(parts.clone(), sampler);
-        Self { parts, grace, observer, state: Mutex::default() }
+        let work = Arc::new(work::Work::new(parts.metrics.clone()));
+        Self { parts, grace, observer, work, state: Mutex::default() }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

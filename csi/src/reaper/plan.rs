@@ -20,7 +20,7 @@ use aldaas_api::{CloneName, context, volume_id};
 use aldaas_golden::{CLONE, GOLDEN, PodUse};
 use aldaas_volume::ImageSpec;
 
-use super::decision::{Action, Ask, Cause, Decision, Reason, State, Subject};
+use super::decision::{Action, Cause, Decision, Reason, State, Subject};
 use super::observed::{Build, Observed, SeenClone, SeenTarget, SeenVolume};
 use crate::ports::Pod;
 
@@ -205,7 +205,7 @@ impl<'a> Judge<'a> {
         if !due && state == State::Orphaned {
             return (state, Reason::Grace(cause), None);
         }
-        let (ask, targets) = (asks(&cause), self.target_paths(&clone.name));
+        let (ask, targets) = (cause.asks(), self.target_paths(&clone.name));
         let here = self.here.contains_key(clone.name.as_str());
         if here && clone.is_named() {
             return (state, Reason::Unused(cause), Some(Action::Release { ask, targets, keep: true }));
@@ -312,7 +312,7 @@ impl<'a> Judge<'a> {
         let state = if finished { State::Finished } else { State::Orphaned };
         match self.is_due(subject.clone()) || finished {
             true => {
-                let close = Action::Close { ask: asks(&cause), targets, discard: false };
+                let close = Action::Close { ask: cause.asks(), targets, discard: false };
                 (state, Reason::Unused(cause), Some(close))
             }
             false => (state, Reason::Grace(cause), None),
@@ -385,17 +385,6 @@ fn is_clone(spec: &ImageSpec, pool: &str) -> bool {
 /// Whether a volume is an image in the golden namespace.
 pub fn is_golden(spec: &ImageSpec, pool: &str) -> bool {
     spec.pool == pool && spec.namespace == GOLDEN
-}
-
-/// What is asked before anything of it goes. A pod that has finished stays finished.
-fn asks(cause: &Cause) -> Vec<Ask> {
-    let user = cause.user();
-    match cause {
-        Cause::Finished(_) => vec![],
-        Cause::PodGone(_) => vec![Ask::PodGone(user.clone())],
-        Cause::NodeGone(_) if user.node.is_empty() => vec![Ask::PodGone(user.clone())],
-        Cause::NodeGone(_) => vec![Ask::NodeGone(user.node.clone()), Ask::PodGone(user.clone())],
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use aldaas_api::VolumeId;
 use aldaas_golden::{Purpose, record::CloneRecord};
 use proptest::prelude::*;
 
+use super::super::decision::Ask;
 use super::super::observed::{Facts, owner_of};
 use super::*;
 use crate::idle::{Idle, Seen};

@@ -20,13 +20,21 @@ const AT_ONCE: usize = 8;
 const SWEEP: u64 = 20;
 
 impl Reaper {
-    /// Looks and takes away, once a period, until `stop`.
+    /// Looks and takes away, once a period, until `stop`. What was begun then is brought to its end, if that does not take for
+    /// ever.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        tokio::select! {
+            () = self.pass_after_pass(&stop) => {}
+            () = self.time_is_over(&stop) => {}
+        }
+    }
+
+    async fn pass_after_pass(self: &Arc<Self>, stop: &CancellationToken) {
         let mut ticks = tokio::time::interval(self.parts.period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = stop.cancelled() => return,
+                _ = stop.cancelled() => return self.work.ended().await,
                 _ = ticks.tick() => {}
             }
             let pass = tokio::spawn({
@@ -39,8 +47,8 @@ impl Reaper {
         }
     }
 
-    /// Looks once, and takes away what nobody needs. What was begun when `stop` comes is brought to its end.
-    pub async fn pass(&self, stop: &CancellationToken) {
+    /// Looks once, and takes away what nobody needs. Nothing is begun after `stop`.
+    pub async fn pass(self: &Arc<Self>, stop: &CancellationToken) {
         let started = Instant::now();
         let outcome = match self.try_pass(stop).await {
             Ok(outcome) => outcome,
@@ -55,7 +63,10 @@ impl Reaper {
         self.parts.metrics.reaper_pass(outcome, started.elapsed());
     }
 
-    async fn try_pass(&self, stop: &CancellationToken) -> Result<&'static str, aldaas_volume::Error> {
+    async fn try_pass(
+        self: &Arc<Self>,
+        stop: &CancellationToken,
+    ) -> Result<&'static str, aldaas_volume::Error> {
         let (now, passes) = (boottime(), self.progress().passes);
         let mut observed = self.observer.observe(now, passes % SWEEP == 0).await?;
         let before = self.progress().memory.clone();
@@ -69,11 +80,11 @@ impl Reaper {
         }
         let away = away(&observed);
         self.note(&decisions, memory, away.clone());
-        let observed = &observed;
+        let observed = &Arc::new(observed);
         stream::iter(decisions.iter().filter(|decision| decision.action.is_some()))
             .for_each_concurrent(AT_ONCE, |decision| async move {
                 if !stop.is_cancelled() {
-                    self.carry_out(decision, observed).await;
+                    self.begin(decision, observed).await;
                 }
             })
             .await;

@@ -199,6 +199,12 @@ impl Plugin {
         assert!(status.success(), "{status}\n{}", self.log());
     }
 
+    /// As kubelet does, of one that something holds up: it ends, however.
+    pub fn stop_hanging(&mut self) {
+        self.signal(Signal::TERM);
+        self.child.take().unwrap().wait().unwrap();
+    }
+
     /// Waits until it has killed itself; false if it still lives after `patience`.
     pub fn has_died(&mut self, patience: Duration) -> bool {
         let begun = Instant::now();

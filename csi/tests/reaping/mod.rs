@@ -329,6 +329,7 @@ fn parts(
         node_name: NODE.into(),
         lease: LEASE,
         workers: 8,
+        stop: CancellationToken::new(),
     }));
     let node_name = NODE.to_owned();
     Parts {
@@ -344,6 +345,7 @@ fn parts(
         kubelet_dir,
         period,
         lease: LEASE,
+        patience: aldaas_csi::reaper::work::PATIENCE,
     }
 }
 
