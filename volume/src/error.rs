@@ -118,6 +118,15 @@ pub enum Error {
         /// What the kernel said.
         detail: String,
     },
+    /// The kernel has no number for one more mapped image.
+    #[error(
+        "no free rbd device ({detail}): unmap what nobody uses (`rbd device list`, `rbd device unmap`); where the module was \
+         loaded without `single_major`, a machine maps some 240 images at most: load it with `modprobe rbd single_major=Y`"
+    )]
+    NoFreeRbd {
+        /// What the kernel said.
+        detail: String,
+    },
     /// The kernel has no RBD client.
     #[error(
         "this kernel has no rbd (no /sys/bus/rbd, and `modprobe rbd` did not bring it); use --attach fuse or auto"

@@ -1,5 +1,6 @@
 //! The kernel's RBD client, through sysfs alone.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use crate::{devnode, holders, mountinfo, tool};
 /// The option that gives a mapping a client of its own.
 const NO_SHARE: &str = "noshare";
 const BUS: &str = "/sys/bus/rbd";
+/// The size of the kernel's table of block majors.
+const MAJORS: u32 = 255;
 /// How long an unmap waits for whoever looks at the device in passing (udev probes new devices).
 const UNMAP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -120,6 +123,11 @@ pub(crate) fn attach(
     match write_bus("add", &command) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Err(Error::ImageNotFound { spec: spec.to_string() }),
+        // This is what it says when all numbers of its devices, or all of the kernel's majors, are used up.
+        Err(e @ (Errno::NOMEM | Errno::NOSPC)) => return Err(Error::NoFreeRbd { detail: e.to_string() }),
+        Err(e @ Errno::BUSY) if no_major_is_free() => {
+            return Err(Error::NoFreeRbd { detail: format!("{e}: no block major is free") });
+        }
         // Another client holds the image's exclusive lock.
         Err(Errno::ROFS | Errno::BUSY) if !how.read_only => {
             return Err(Error::Busy {
@@ -134,6 +142,21 @@ pub(crate) fn attach(
     let path = device.path();
     devnode::ensure(&path, device.device).doing(|| format!("make {}", path.display()))?;
     Ok(device)
+}
+
+/// Without `single_major` each mapped image takes a block major of its own.
+fn no_major_is_free() -> bool {
+    let single_major = Path::new(BUS).join("add_single_major").exists();
+    !single_major
+        && std::fs::read_to_string("/proc/devices").is_ok_and(|devices| majors_are_used_up(&devices))
+}
+
+/// From `/proc/devices`. The kernel gives out those from 1 to 254, and keeps them by their rest to 255.
+fn majors_are_used_up(devices: &str) -> bool {
+    let blocks = devices.lines().skip_while(|line| *line != "Block devices:").skip(1);
+    let majors = blocks.filter_map(|line| line.split_whitespace().next()?.parse::<u32>().ok());
+    let used: BTreeSet<u32> = majors.map(|major| major % MAJORS).collect();
+    (1..MAJORS).all(|major| used.contains(&major))
 }
 
 /// What is written to `add_single_major`: `<monitors> <options> <pool> <image> <snapshot>`.
@@ -208,6 +231,22 @@ mod tests {
             map_command(&plain, How { read_only: true, own_client: true }, "node", &access(None, true)),
             "10.0.0.1:6789 name=node,ms_mode=prefer-crc,noshare,ro rbd x -"
         );
+    }
+
+    #[test]
+    fn majors_are_used_up_when_the_kernel_has_none_to_give() {
+        let devices = |majors: &mut dyn Iterator<Item = u32>| {
+            let blocks: String = majors.map(|major| format!("{major:3} rbd\n")).collect();
+            format!("Character devices:\n  1 mem\n 5 /dev/tty\n\nBlock devices:\n{blocks}")
+        };
+        assert!(!majors_are_used_up(&devices(&mut [7, 259].into_iter())));
+        assert!(majors_are_used_up(&devices(&mut (1..255))));
+        assert!(
+            !majors_are_used_up(&devices(&mut (1..255).filter(|major| *major != 5))),
+            "a terminal is none"
+        );
+        // 259 is where 4 would be.
+        assert!(majors_are_used_up(&devices(&mut (1..255).filter(|major| *major != 4).chain([259]))));
     }
 
     #[test]

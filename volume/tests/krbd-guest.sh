@@ -1,64 +1,12 @@
 #!/usr/bin/env bash
-# Attaches images through the kernel's own RBD client, in a small guest with Debian's kernel: this machine's may have
-# none. A cluster of its own listens on an address of its own, since the guest can't reach the host's 127.0.0.1.
+# Attaches images through the kernel's own RBD client, in a small guest.
 #
 # Wants: BY_HAND, FUSE (paths of the programs), HACK (path of hack/). Leaves nothing but the cached kernel.
 set -euo pipefail
 
-: "${BY_HAND:?}" "${FUSE:?}" "${HACK:?}"
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/aldaas
-W=$(mktemp -d /tmp/krbd.XXXXXX)
-D=$W/c
-LINK=krbd$(($$ % 100000))
-ADDR=10.$((64 + $$ / 65536 % 64)).$(($$ / 256 % 256)).$(($$ % 256))
-
-need() {
-  local program
-  for program in qemu-system-x86_64 cpio busybox depmod dpkg-deb ip; do
-    command -v "$program" >/dev/null ||
-      { echo "needs $program: apt install qemu-system-x86 cpio busybox-static kmod dpkg iproute2" >&2; exit 1; }
-  done
-}
-
-end() {
-  local status=$?
-  trap - EXIT
-  [ ! -e "$D/ceph.conf" ] || "$HACK/dev" down --dir "$D" >"$W/down.log" 2>&1 || { cat "$W/down.log" >&2; status=1; }
-  ip link del "$LINK" 2>/dev/null || true
-  rm -rf --one-file-system "$W"
-  rm -f "/tmp/.${W##*/}.lock"
-  exit "$status"
-}
-
-# Debian's kernel, unpacked and not installed; downloaded once.
-kernel() {
-  mkdir -p "$CACHE"
-  exec 8>"$CACHE/kernel.lock"
-  flock 8
-  K=$(find "$CACHE" -maxdepth 1 -type d -name 'linux-image-*' ! -name '*.new' | sort -V | tail -1)
-  if [ -z "$K" ]; then
-    local package new
-    package=$(apt-cache depends linux-image-amd64 | awk '$1 == "Depends:" { print $2; exit }')
-    [ -n "$package" ] || { echo "apt knows no linux-image-amd64: apt update" >&2; exit 1; }
-    K=$CACHE/$package new=$CACHE/$package.new
-    rm -rf "$new" && mkdir -p "$new"
-    (cd "$W" && apt-get -q download "$package" >&2)
-    dpkg-deb -x "$W"/linux-image-*.deb "$new"
-    rm "$W"/linux-image-*.deb
-    mv "$new" "$K"
-  fi
-  exec 8>&-
-  VMLINUZ=$(echo "$K"/boot/vmlinuz-*)
-  MODULES=$(echo "$K"/lib/modules/*)
-}
-
-cluster() {
-  ip link add "$LINK" type bridge
-  ip addr add "$ADDR/32" dev "$LINK"
-  ip link set "$LINK" up
-  "$HACK/dev" up --dir "$D" --addr "$ADDR" --no-s3 --osd-size 4G >"$W/up.log" 2>&1 || { cat "$W/up.log" >&2; exit 1; }
-  CONF=$D/ceph.conf
-}
+: "${BY_HAND:?}" "${FUSE:?}"
+# shellcheck source=guest.sh
+. "$(dirname "${BASH_SOURCE[0]}")/guest.sh"
 
 by_hand() { "$BY_HAND" --run-dir "$W/r" --ceph-conf "$CONF" --attach fuse --fuse-program "$FUSE" "$@"; }
 rbd() { command rbd -c "$CONF" "$@"; }
@@ -80,48 +28,10 @@ images() {
   done
 }
 
-initrd() {
-  local root=$W/root version module library
-  version=$(basename "$MODULES")
-  mkdir -p "$root"/{bin,sbin,proc,sys,dev,run,etc/ceph,tmp} "$root/lib/modules/$version"
-  cp "$(command -v busybox)" "$root/bin/busybox"
-  cp "$BY_HAND" "$root/bin/by_hand"
-  ldd "$BY_HAND" | grep -o '/[^ ]*' | while read -r library; do
-    mkdir -p "$root$(dirname "$library")" && cp -L "$library" "$root$library"
-  done
-  # The program must not need librbd where the kernel does the work.
-  ! ldd "$BY_HAND" | grep -E 'librbd|librados' || { echo "$BY_HAND links librbd" >&2; exit 1; }
-  (cd "$MODULES" && for module in kernel/{crypto,arch/x86/crypto,lib,net/ceph,net/dns_resolver,fs/ext4,fs/jbd2,fs/xfs,fs/mbcache.ko} \
-    kernel/drivers/block/rbd.ko kernel/drivers/net/ethernet/intel/e1000; do
-    [ ! -e "$module" ] || cp -r --parents "$module" "$root/lib/modules/$version/"
-  done
-  cp modules.order modules.builtin "$root/lib/modules/$version/")
-  depmod -b "$root" "$version"
-  cp "$CONF" "$root/etc/ceph/ceph.conf"
-  # The keyring where the guest will look for it.
-  local keyring
-  keyring=$(sed -n 's/^ *keyring *= *//p' "$CONF" | head -1)
-  mkdir -p "$root$(dirname "$keyring")" && cp "$keyring" "$root$keyring"
-  guest_init >"$root/init"
-  chmod +x "$root/init"
-  (cd "$root" && find . | cpio -o -H newc --quiet) >"$W/initrd"
-}
-
 guest_init() {
   cat <<'GUEST'
-#!/bin/busybox sh
-/bin/busybox --install -s /bin
-ln -s /bin/busybox /sbin/modprobe
-export PATH=/bin:/sbin
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-echo 1 >/proc/sys/kernel/printk
-fail() { echo "GUEST FAILED: $*"; dmesg | tail -20; poweroff -f; }
-modprobe e1000 || fail "no network driver"
-for m in ext4 xfs; do modprobe $m || fail "no $m"; done
-ifconfig lo up; ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up; route add default gw 10.0.2.2
 hand() { by_hand --run-dir /run/aldaas "$@"; }
 clients() { cat /sys/bus/rbd/devices/*/client_id | sort -u | wc -l; }
-none_mapped() { [ -z "$(ls /sys/bus/rbd/devices)" ] || fail "still mapped: $(ls /sys/bus/rbd/devices)"; }
 for kind in ext4 xfs; do
   for clone in $kind-a $kind-b; do
     opened=$(hand open aldaas clone $clone --golden $kind --database orders) || fail "open $clone"
@@ -172,18 +82,28 @@ none_mapped
 hand open aldaas clone nobody --golden x --database orders 2>/run/nobody && fail "opened what does not exist"
 grep -q "does not exist" /run/nobody || fail "nobody says: $(cat /run/nobody)"
 hand close aldaas clone nobody || fail "close of unknown"
+# A kernel whose block majors are used up, as it is on a module without single_major: said in words, and nothing is left.
+rmmod rbd && modprobe rbd single_major=N || fail "no rbd without single_major"
+monitors=$(sed -n 's/^ *mon host *=.*v1:\([0-9.:]*\).*/\1/p' /etc/ceph/ceph.conf)
+secret=$(sed -n 's/^[[:space:]]*key *= *//p' $(sed -n 's/^ *keyring *= *//p' /etc/ceph/ceph.conf | head -1) | head -1)
+maps=0
+while echo "$monitors name=admin,secret=$secret,_pool_ns=golden,ro aldaas ext4 sealed" >/sys/bus/rbd/add 2>/run/used-up; do
+  maps=$((maps + 1))
+  [ $maps -lt 256 ] || fail "more than 255 majors"
+done
+[ $maps -gt 100 ] || fail "only $maps could be mapped: $(cat /run/used-up)"
+hand open aldaas clone ext4-a --golden ext4 --database orders 2>/run/used-up && fail "mapped although $maps are"
+grep -q "no free rbd device" /run/used-up || fail "with $maps mapped it says: $(cat /run/used-up)"
 [ -z "$(find /run/aldaas -mindepth 1)" ] || fail "left: $(find /run/aldaas)"
-echo GUEST PASSED
-poweroff -f
+for id in $(ls /sys/bus/rbd/devices); do echo $id >/sys/bus/rbd/remove; done
+none_mapped
+hand open aldaas clone ext4-a --golden ext4 --database orders >/dev/null || fail "open when there are majors again"
+hand close aldaas clone ext4-a || fail "close ext4-a"
+none_mapped
+[ -z "$(find /run/aldaas -mindepth 1)" ] || fail "left: $(find /run/aldaas)"
+echo "$maps images were mapped"
+passed
 GUEST
-}
-
-boot() {
-  timeout 240 qemu-system-x86_64 -accel tcg -cpu max -m 512 -smp 1 -display none -no-reboot -monitor none \
-    -serial "file:$W/console" -kernel "$VMLINUZ" -initrd "$W/initrd" -append "console=ttyS0 quiet panic=-1 random.trust_cpu=on" \
-    -netdev user,id=n -device e1000,netdev=n </dev/null || true
-  cat "$W/console"
-  grep -q "GUEST PASSED" "$W/console"
 }
 
 # What the guest wrote is there through librbd.
@@ -196,12 +116,12 @@ check_from_here() {
   done
 }
 
-trap end EXIT
-need
-kernel
-cluster
+# The program must not need librbd where the kernel does the work.
+! ldd "$BY_HAND" | grep -E 'librbd|librados' || { echo "$BY_HAND links librbd" >&2; exit 1; }
+guest_kernel
+guest_cluster
 images
-initrd
-boot
+guest_initrd "$BY_HAND"
+guest_boot 512
 check_from_here
 echo "krbd works"

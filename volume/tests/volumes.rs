@@ -388,3 +388,33 @@ fn a_volume_that_was_not_unmounted_cleanly_is_repaired_when_it_is_opened() {
     node.close(&crashed).unwrap();
     fixture.assert_nothing_left_on_the_node();
 }
+
+/// XFS is told by nothing but its log that it was not unmounted, and replays it even where it is mounted read-only.
+#[test]
+fn an_xfs_with_a_log_to_replay_is_refused_read_only_and_nothing_is_written_to_it() {
+    let fixture = Fixture::new();
+    let golden = fixture.sealed("g", 320, Filesystem::Xfs);
+    let (node, marker) = (fixture.node(), marker("g"));
+    let used = fixture.clone_of(&golden, "used");
+    let mounted = node.open(&used, &writable(&marker)).unwrap();
+    std::fs::write(mounted.data.join("safe"), "in the log").unwrap();
+    rustix::fs::syncfs(std::fs::File::open(&mounted.data).unwrap()).unwrap();
+    fixture.bed.rbd(["snap", "create", &format!("{used}@sealed")]);
+    node.close(&used).unwrap();
+    let crashed = fixture.clone_of(&used, "after");
+    fixture.bed.rbd(["snap", "create", &format!("{crashed}@before")]);
+
+    let refused = node.open(&crashed, &OpenVolume::read_only(&marker)).unwrap_err();
+    assert!(matches!(refused, Error::NeedsRecovery { .. }), "{refused}");
+    fixture.assert_nothing_left_on_the_node();
+    let written = || fixture.bed.rbd(["diff", "--from-snap", "before", &crashed.to_string()]);
+    assert_eq!(written(), "", "the log is still as it was");
+
+    let mounted = node.open(&crashed, &writable(&marker)).unwrap();
+    assert_eq!(std::fs::read_to_string(mounted.data.join("safe")).unwrap(), "in the log");
+    node.close(&crashed).unwrap();
+    assert_ne!(written(), "");
+    node.open(&crashed, &OpenVolume::read_only(&marker)).unwrap();
+    node.close(&crashed).unwrap();
+    fixture.assert_nothing_left_on_the_node();
+}
