@@ -2,21 +2,14 @@
 
 import json
 import os
-import pathlib
 import subprocess
 import unittest
 
 from chart import ROOT, find, objects, parse, VALUES
 
 
-def program():
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    built = target / "debug/aldaas-webhook"
-    return [built] if built.exists() else ["cargo", "run", "--quiet", "-p", "aldaas-webhook", "--"]
-
-
 def printed(*flags):
-    done = subprocess.run([*program(), "registration", *flags], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run([os.environ["ALDAAS_WEBHOOK"], "registration", *flags], cwd=ROOT, check=True, capture_output=True)
     return json.loads(done.stdout)
 
 

@@ -100,9 +100,10 @@ compile_kube() {
   printf '#!/bin/sh\nexec install -m 755 "$2" "$3"\n' >shims/rsync
   chmod +x shims/rsync
   ln -s ../../.. source/.go/src/k8s.io/kubernetes
-  # A plain `go build` would miss the code that the makefiles generate.
-  env -u GOFLAGS -u GOBIN GOROOT="$root/usr/lib/go-1.19" GOPATH="$PWD/source/.go" CGO_ENABLED=0 HOME="$PWD/home" \
-    GOFLAGS=-p=2 PATH="$root/usr/lib/go-1.19/bin:$PWD/shims:$PATH" \
-    nice -n 10 make -C source WHAT="${sources[*]}" GOLDFLAGS='-s -w'
+  # A plain `go build` would miss what the makefiles generate. Of that only the OpenAPI code is not in the source.
+  local go=(env -u GOFLAGS -u GOBIN GOROOT="$root/usr/lib/go-1.19" GOPATH="$PWD/source/.go" CGO_ENABLED=0 HOME="$PWD/home"
+    GOFLAGS=-p=2 GOLDFLAGS='-s -w' PATH="$root/usr/lib/go-1.19/bin:$PWD/shims:$PATH" nice -n 10)
+  "${go[@]}" make -C source gen_openapi
+  (cd source && "${go[@]}" hack/make-rules/build.sh "${sources[@]}")
   install -m 755 "${sources[@]/#cmd/source/_output/bin}" "$KUBE_CACHE/bin"
 }
