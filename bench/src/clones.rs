@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use aldaas_api::GoldenImageName;
 use aldaas_api::manifest::{Contents, Engine, Manifest, Source};
-use aldaas_golden::{CloneRequest, GoldenImage, Purpose, SEALED, Store};
+use aldaas_golden::{CloneRequest, GOLDEN, GoldenImage, Purpose, SEALED, Store};
 use aldaas_rbd as rbd;
 use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::figure::{Bound, Figure};
+use crate::part::{Only, Part};
 use crate::sample::Sample;
 
 const GIB: u64 = 1 << 30;
@@ -31,13 +32,20 @@ struct Images {
 }
 
 /// Measures all of this file's figures.
-pub fn measure(cluster: &rbd::Cluster, store: &Store) -> Result<Vec<Figure>> {
+pub fn measure(cluster: &rbd::Cluster, store: &Store, only: &Only) -> Result<Vec<Figure>> {
     let images = Images::make(cluster, store, GIB, "small")?;
     let large = golden_image(store, "large", TIB)?;
-    let mut figures = one_clone(store, &images)?;
-    figures.extend(operations(cluster, store, &images)?);
-    figures.extend(by_size(store, &images.golden, &large)?);
-    figures.push(storm(store, &images.golden)?);
+    let mut figures = Vec::new();
+    if only.wants(Part::Clone) {
+        figures.extend(one_clone(store, &images)?);
+        figures.extend(operations(cluster, store, &images)?);
+    }
+    if only.wants(Part::Size) {
+        figures.extend(by_size(cluster, store, &images.golden, &large)?);
+    }
+    if only.wants(Part::Storm) {
+        figures.push(storm(store, &images.golden)?);
+    }
     for golden in [&images.golden, &large] {
         store.retire(&golden.name, true)?;
     }
@@ -89,7 +97,7 @@ pub fn manifest(database: &str) -> Manifest {
             sha256: "0".repeat(64),
             format: "gzip, plain SQL".into(),
         },
-        engine: Engine { name: "postgres".into(), version: "15.18".into() },
+        engine: Engine { name: "postgres".into(), version: "15.18".into(), image_digest: None },
         contents: Contents { tables: 100, rows: 1_000_000, bytes: GIB },
         steps: Default::default(),
         ran: Vec::new(),
@@ -150,38 +158,58 @@ fn operations(cluster: &rbd::Cluster, store: &Store, images: &Images) -> Result<
     Ok(vec![Figure::new(name, "operations", ours.p50(), against, bare.p50(), Bound::More(16.0))])
 }
 
-/// A clone costs the same whatever its parent's size.
-fn by_size(store: &Store, small: &GoldenImage, large: &GoldenImage) -> Result<Vec<Figure>> {
-    let mut samples = [(Sample::default(), Sample::default()), (Sample::default(), Sample::default())];
+/// A clone costs the same whatever its parent's size. The bare calls beside it, with objects of the same size, say what of
+/// that is librbd's: its object map has an entry for each object, is made with the clone and walked at its removal.
+fn by_size(
+    cluster: &rbd::Cluster,
+    store: &Store,
+    small: &GoldenImage,
+    large: &GoldenImage,
+) -> Result<Vec<Figure>> {
+    let pool = cluster.pool(store.pool())?;
+    let (parents, bare_clones) = (pool.namespace(GOLDEN)?, pool.namespace("bare-clones")?);
+    let [mut ours, mut bare]: [[BySize; 2]; 2] = Default::default();
     for n in 0..ROUNDS {
         // Who comes first changes: what one leaves for the cluster to do slows the other.
         let order = if n % 2 == 0 { [0, 1] } else { [1, 0] };
         for which in order {
-            let (golden, (cloning, removing)) = ([small, large][which], &mut samples[which]);
+            let golden = [small, large][which];
             let request = request(format!("{}-{n}", golden.name.database()))?;
-            cloning.time(|| store.clone_image(golden, &request))?;
-            removing.time(|| store.remove_clone(&request.name))?;
+            ours[which].clone.time(|| store.clone_image(golden, &request))?;
+            ours[which].remove.time(|| store.remove_clone(&request.name))?;
+            let (parent, child) =
+                (rbd::ImageName::new(golden.name.to_string())?, rbd::ImageName::new(format!("sized-{n}"))?);
+            let object_size = Some(aldaas_golden::default_object_size(golden.record.size));
+            let options = rbd::CloneOptions { object_size, ..Default::default() };
+            bare[which]
+                .clone
+                .time(|| parents.clone_image(&parent, SEALED, &bare_clones, &child, &options))?;
+            bare[which].remove.time(|| bare_clones.remove(&child))?;
         }
     }
-    let [(clone_small, remove_small), (clone_large, remove_large)] = samples;
+    let figure = |name: &str, [small, large]: [&Sample; 2], bound| {
+        Figure::new(name, "ms", large.p50(), "of 1 GiB", small.p50(), bound)
+    };
+    let ([ours_small, ours_large], [bare_small, bare_large]) = (&ours, &bare);
+    let (bound, clone, remove) =
+        (Bound::Times(1.1), "clone of a 1 TiB image, p50", "remove a clone of 1 TiB, p50");
     Ok(vec![
-        Figure::new(
-            "clone of a 1 TiB image, p50",
-            "ms",
-            clone_large.p50(),
-            "of 1 GiB",
-            clone_small.p50(),
-            Bound::Times(1.1),
-        ),
-        Figure::new(
-            "remove a clone of 1 TiB, p50",
-            "ms",
-            remove_large.p50(),
-            "of 1 GiB",
-            remove_small.p50(),
-            Bound::Times(1.1),
+        figure(clone, [&ours_small.clone, &ours_large.clone], bound),
+        figure(&format!("{clone}, by the bare calls"), [&bare_small.clone, &bare_large.clone], Bound::Said),
+        figure(remove, [&ours_small.remove, &ours_large.remove], bound),
+        figure(
+            &format!("{remove}, by the bare calls"),
+            [&bare_small.remove, &bare_large.remove],
+            Bound::Said,
         ),
     ])
+}
+
+/// What clones of one size take to make and to remove.
+#[derive(Default)]
+struct BySize {
+    clone: Sample,
+    remove: Sample,
 }
 
 /// A hundred clones of one image, ten at a time, against one after the other.

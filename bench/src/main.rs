@@ -6,18 +6,21 @@
 mod clones;
 mod figure;
 mod node_plugin;
+mod part;
 mod reaper;
 mod run;
 mod sample;
 mod volume;
 mod webhook;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aldaas_api::DatabaseName;
 use aldaas_golden::Store;
 use aldaas_rbd as rbd;
 use clap::{Args, Parser, Subcommand};
+use figure::Figure;
+use part::{Only, Part};
 
 /// Measures aldaas' figures on a running cluster.
 #[derive(Parser)]
@@ -69,6 +72,8 @@ struct OneMachine {
     /// The same by hand, from the shell
     #[arg(long)]
     by_hand: PathBuf,
+    #[command(flatten)]
+    only: Only,
 }
 
 #[derive(Args)]
@@ -82,9 +87,8 @@ struct NodePlugin {
     /// A pgbench database that was ingested into the pool, for the object sizes, which are not measured without one
     #[arg(long)]
     database: Option<DatabaseName>,
-    /// Measure only this, to work on it
-    #[arg(long, value_enum)]
-    only: Option<volume::Part>,
+    #[command(flatten)]
+    only: Only,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -100,30 +104,41 @@ fn main() -> anyhow::Result<()> {
     let cluster = rbd::Cluster::connect(&options)?;
     let store = Store::open(&cluster, &rbd::PoolName::new(cli.cluster.pool)?)?;
     let figures = match &cli.group {
-        Group::OneMachine(args) => {
-            let mut figures = clones::measure(&cluster, &store)?;
-            if let Some(database) = &args.database {
-                figures.extend(run::measure(&args.aldaas, &args.by_hand, &store.latest(database)?.name)?);
-            }
-            figures
-        }
-        Group::NodePlugin(args) => {
-            let (conf, programs) = (&cli.cluster.ceph_conf, &args.programs);
-            let mut figures = Vec::new();
-            if args.only.is_none_or(|only| only == volume::Part::Plugin) {
-                let bed = node_plugin::Bed { ceph_conf: conf, programs, dir: &args.run_dir.join("plugin") };
-                figures.extend(
-                    tokio::runtime::Runtime::new()?.block_on(node_plugin::measure(&bed, &cluster, &store))?,
-                );
-            }
-            if args.only.is_none_or(|only| only == volume::Part::Reaper) {
-                figures.extend(reaper::measure(conf, &cluster, &args.run_dir)?);
-            }
-            let bench = volume::Bench::new(&store, conf, &programs.join("aldaas-fuse"), &args.run_dir)?;
-            figures.extend(bench.measure(args.database.as_ref(), args.only)?);
-            figures
-        }
+        Group::OneMachine(args) => one_machine(args, &cluster, &store)?,
+        Group::NodePlugin(args) => node_plugin(args, &cli.cluster.ceph_conf, &cluster, &store)?,
         Group::Webhook(_) => Vec::new(),
     };
     figure::report(&figures, &cli.json)
+}
+
+fn one_machine(args: &OneMachine, cluster: &rbd::Cluster, store: &Store) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    if [Part::Clone, Part::Size, Part::Storm].into_iter().any(|part| args.only.wants(part)) {
+        figures.extend(clones::measure(cluster, store, &args.only)?);
+    }
+    if let (Some(database), true) = (&args.database, args.only.wants(Part::Run)) {
+        figures.extend(run::measure(&args.aldaas, &args.by_hand, &store.latest(database)?.name)?);
+    }
+    Ok(figures)
+}
+
+fn node_plugin(
+    args: &NodePlugin,
+    conf: &Path,
+    cluster: &rbd::Cluster,
+    store: &Store,
+) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    if node_plugin::PARTS.into_iter().any(|part| args.only.wants(part)) {
+        let bed =
+            node_plugin::Bed { ceph_conf: conf, programs: &args.programs, dir: &args.run_dir.join("plugin") };
+        let runtime = tokio::runtime::Runtime::new()?;
+        figures.extend(runtime.block_on(node_plugin::measure(&bed, cluster, store, &args.only))?);
+    }
+    if args.only.wants(Part::Reaper) {
+        figures.extend(reaper::measure(conf, cluster, &args.run_dir)?);
+    }
+    let bench = volume::Bench::new(store, conf, &args.programs.join("aldaas-fuse"), &args.run_dir)?;
+    figures.extend(bench.measure(args.database.as_ref(), &args.only)?);
+    Ok(figures)
 }

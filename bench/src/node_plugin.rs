@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::clones::manifest;
 use crate::figure::{Bound, Figure};
+use crate::part::{Only, Part};
 use crate::sample::Sample;
 
 const TIB: u64 = 1 << 40;
@@ -41,16 +42,33 @@ pub struct Bed<'a> {
     pub dir: &'a Path,
 }
 
-/// Measures all of this file's figures.
-pub async fn measure(bed: &Bed<'_>, cluster: &rbd::Cluster, store: &Store) -> Result<Vec<Figure>> {
+/// What this file measures.
+pub const PARTS: [Part; 4] = [Part::Clone, Part::Operations, Part::Storm, Part::Unpublish];
+
+/// Measures this file's figures, as far as they are wanted.
+pub async fn measure(
+    bed: &Bed<'_>,
+    cluster: &rbd::Cluster,
+    store: &Store,
+    only: &Only,
+) -> Result<Vec<Figure>> {
     let (large, small) = (golden_image(bed, store, "large", TIB)?, golden_image(bed, store, "little", GIB)?);
     cluster.pool(store.pool())?.ensure_namespace(BARE)?;
     let plugin = Plugin::start(bed, store, &[&large, &small]).await?;
     let mut figures = Vec::new();
-    let one = one_at_a_time(bed, &plugin, cluster, store, &large, &mut figures).await?;
-    operations(bed, &plugin, cluster, store, &small, &mut figures).await?;
-    storm(&plugin, store, &small, one, &mut figures).await?;
-    unpublish_written(&plugin, store, &small, &mut figures).await?;
+    // What a hundred at once take is held against one.
+    if only.wants(Part::Clone) || only.wants(Part::Storm) {
+        let one = one_at_a_time(bed, &plugin, cluster, store, &large, &mut figures).await?;
+        if only.wants(Part::Storm) {
+            storm(&plugin, store, &small, one, &mut figures).await?;
+        }
+    }
+    if only.wants(Part::Operations) {
+        operations(bed, &plugin, cluster, store, &small, &mut figures).await?;
+    }
+    if only.wants(Part::Unpublish) {
+        unpublish_written(&plugin, store, &small, &mut figures).await?;
+    }
     plugin.stop()?;
     for golden in [large, small] {
         store.retire(&golden.name, true)?;

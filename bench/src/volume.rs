@@ -1,6 +1,7 @@
 //! Volumes: how fast their I/O is, what they cost in memory, how many open at once, and which object size a clone
 //! should have.
 
+mod ceiling;
 mod fio;
 mod many;
 mod sizes;
@@ -14,21 +15,7 @@ use aldaas_volume::{AttachMode, Filesystem, ImageSpec, Marker, NewVolume, Node, 
 use anyhow::Result;
 
 use crate::figure::Figure;
-
-/// What is measured of volumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Part {
-    /// The plugin itself
-    Plugin,
-    /// The reaper
-    Reaper,
-    /// Throughput
-    Fio,
-    /// A hundred volumes
-    Many,
-    /// The object size of clones
-    Sizes,
-}
+use crate::part::{Only, Part};
 
 /// What all measurements of volumes work with.
 pub struct Bench {
@@ -65,17 +52,16 @@ impl Bench {
         })
     }
 
-    /// Measures all figures of volumes, or `only` some; the object sizes on clones of `database`.
-    pub fn measure(&self, database: Option<&DatabaseName>, only: Option<Part>) -> Result<Vec<Figure>> {
-        let wanted = |part| only.is_none_or(|only| only == part);
+    /// Measures the figures of volumes that are wanted; the object sizes on clones of `database`.
+    pub fn measure(&self, database: Option<&DatabaseName>, only: &Only) -> Result<Vec<Figure>> {
         let mut figures = Vec::new();
-        if wanted(Part::Fio) {
+        if only.wants(Part::Fio) {
             figures.extend(fio::measure(self)?);
         }
-        if wanted(Part::Many) {
+        if only.wants(Part::Many) {
             figures.extend(many::measure(self)?);
         }
-        if let (Some(database), true) = (database, wanted(Part::Sizes)) {
+        if let (Some(database), true) = (database, only.wants(Part::Sizes)) {
             figures.extend(sizes::measure(self, &self.store.latest(database)?.name)?);
         }
         Ok(figures)

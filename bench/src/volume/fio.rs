@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aldaas_rbd as rbd;
 use anyhow::{Context as _, Result, bail};
 
-use super::Bench;
+use super::{Bench, ceiling};
 use crate::figure::{Bound, Figure};
 
 const SIZE: u64 = 1 << 30;
@@ -17,6 +17,8 @@ const SIZE: u64 = 1 << 30;
 const ROUNDS: usize = 2;
 const SECONDS: u64 = 4;
 const RAMP_SECONDS: u64 = 2;
+/// How many writes at once librbd is given by itself, to see what the cluster has to give.
+const DEPTHS: [usize; 2] = [16, 1024];
 const OURS: &str = "fio-ours";
 const THEIRS: &str = "fio-theirs";
 
@@ -43,6 +45,9 @@ const WORKLOADS: [Workload; 4] = [
     },
 ];
 
+/// Of these, the one that the cluster limits.
+const RANDOM_WRITE: usize = 1;
+
 const fn random(name: &'static str, pattern: &'static str) -> Workload {
     Workload { name, pattern, block: "4k", depth: "16", unit: "IOPS", at_least: 2.0 }
 }
@@ -53,9 +58,13 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         fill(bench, name)?;
     }
     let mut sums = [[0.0; 2]; WORKLOADS.len()];
+    let mut alone = [0.0; DEPTHS.len()];
     for _ in 0..ROUNDS {
         ours(bench, &mut sums)?;
         theirs(bench, &mut sums)?;
+        for (depth, sum) in DEPTHS.into_iter().zip(&mut alone) {
+            *sum += ceiling::random_writes(bench, THEIRS, depth, (RAMP_SECONDS, SECONDS))?;
+        }
     }
     for name in [OURS, THEIRS] {
         bench.clones.remove(&rbd::ImageName::new(name)?)?;
@@ -66,7 +75,14 @@ pub fn measure(bench: &Bench) -> Result<Vec<Figure>> {
         let bound = Bound::AtLeastTimes(workload.at_least);
         Figure::new(&name, workload.unit, ours, "rbd-fuse + loop", theirs, bound)
     };
-    Ok(WORKLOADS.iter().zip(sums).map(figure).collect())
+    let written = sums[RANDOM_WRITE][0] / ROUNDS as f64;
+    let beside = |(depth, sum): (usize, f64)| {
+        let baseline = format!("librbd alone without a cache, {depth} at a time");
+        let name = format!("fio {}", WORKLOADS[RANDOM_WRITE].name);
+        Figure::new(&name, "IOPS", written, &baseline, sum / ROUNDS as f64, Bound::Said)
+    };
+    let figures = WORKLOADS.iter().zip(sums).map(figure);
+    Ok(figures.chain(DEPTHS.into_iter().zip(alone).map(beside)).collect())
 }
 
 /// An image that is written everywhere: reading what was never written costs next to nothing.
