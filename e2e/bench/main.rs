@@ -1,11 +1,13 @@
 //! The figures that are promised on a Kubernetes, as ratios in one run: `e2e/run --bench`.
 
+mod clock;
 // It has bounds that only other figures have.
 #[allow(dead_code)]
 #[path = "../../bench/src/figure.rs"]
 mod figure;
 mod ingest;
 mod pods;
+mod shares;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,13 @@
 //! How soon a pod with a clone answers.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use aldaas_e2e::{ENGINE, Room, Site, dump, path, until};
 use serde_json::{Value, json};
 
+use crate::clock::now;
 use crate::figure::{Bound, Figure};
+use crate::shares::{Published, Scheduled};
 
 /// How many are measured one after the other.
 const SAMPLES: usize = 15;
@@ -16,12 +18,12 @@ const CROWD: usize = 30;
 struct Times {
     asked: f64,
     admitted: f64,
+    /// A node was chosen; known only where somebody watched.
+    scheduled: Option<f64>,
     started: f64,
+    connected: f64,
     answered: f64,
 }
-
-/// A part of the time, in milliseconds.
-type Part = fn(&Times) -> f64;
 
 /// Seconds of `part`, middle and worst, of all.
 fn quantiles(of: &[Times], part: impl Fn(&Times) -> f64) -> (f64, f64) {
@@ -31,11 +33,7 @@ fn quantiles(of: &[Times], part: impl Fn(&Times) -> f64) -> (f64, f64) {
     (at(0.5), at(0.95))
 }
 
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64() * 1000.0
-}
-
-/// A pod that says when its container began and when the first row came.
+/// A pod that says when its container began, when the engine took a connection, and when the first row came.
 fn pod(room: &Room, name: &str, database: Option<&str>) -> Value {
     let annotations = database.map_or(json!({}), |name| json!({"aldaas/db": format!("{name}:latest")}));
     let mut pod = room.pod(name, annotations);
@@ -43,10 +41,10 @@ fn pod(room: &Room, name: &str, database: Option<&str>) -> Value {
         // What the engine's own entrypoint does, and the first row.
         Some(name) => format!(
             "date +%s%3N; docker-entrypoint.sh postgres >/dev/null 2>&1 & \
-             until psql -qAt -U postgres -d {name} -c 'SELECT id FROM orders LIMIT 1' >/dev/null 2>&1; do sleep 0.01; done; \
-             date +%s%3N; wait"
+             until psql -qAt -U postgres -d {name} -c '\\! date +%s%3N' -c \"SELECT 'row' FROM orders LIMIT 1\" 2>/dev/null; \
+             do sleep 0.01; done; date +%s%3N; wait"
         ),
-        None => "date +%s%3N; date +%s%3N; sleep 1000".to_owned(),
+        None => "date +%s%3N; date +%s%3N; date +%s%3N; sleep 1000".to_owned(),
     };
     let container = &mut pod["spec"]["containers"][0];
     container["command"] = json!(["bash", "-c", script]);
@@ -76,12 +74,13 @@ fn times(site: &Site, room: &Room, name: &str, (asked, admitted): (f64, f64)) ->
     let said = until("the pod answers", || {
         let log = site.kube.kubectl(&["logs", "-n", &room.name, name]).ok()?;
         let said: Vec<f64> = log.lines().filter_map(|line| line.parse().ok()).collect();
-        (said.len() == 2).then_some(said)
+        (said.len() == 3).then_some(said)
     });
-    Times { asked, admitted, started: said[0], answered: said[1] }
+    Times { asked, admitted, scheduled: None, started: said[0], connected: said[1], answered: said[2] }
 }
 
 fn one_by_one(site: &Site, room: &Room, kind: &str, database: Option<&str>) -> Vec<Times> {
+    let watched = Scheduled::watch(&room.name);
     (0..SAMPLES)
         .map(|n| {
             let name = format!("{kind}-{n}");
@@ -89,7 +88,7 @@ fn one_by_one(site: &Site, room: &Room, kind: &str, database: Option<&str>) -> V
             std::thread::sleep(Duration::from_millis(700)); // asking for its log costs time on the same cores
             let times = times(site, room, &name, created);
             room.remove("pods", &name);
-            times
+            Times { scheduled: watched.when(&name), ..times }
         })
         .collect()
 }
@@ -137,7 +136,9 @@ pub fn measure(site: &Site) -> Vec<Figure> {
     database.ingest("1.sql", &dump(1000, "row"));
     let plain = one_by_one(site, &room, "plain", None);
     let local = local_start(site, &room);
+    let before = Published::so_far(site);
     let clones = one_by_one(site, &room, "clone", Some(&database.name));
+    let published = Published::so_far(site).since(&before);
     let (plain, _) = quantiles(&plain, |times| times.answered - times.asked);
     let (p50, p95) = quantiles(&clones, |times| times.answered - times.asked);
     let against = "the same pod with an emptyDir running, and pg_ctl start on a local copy";
@@ -167,7 +168,6 @@ pub fn measure(site: &Site) -> Vec<Figure> {
             Bound::Times(1.0),
         ),
     ];
-    let published = published(site);
     let crowd = crowd(site, &room, &database.name);
     let alone = CROWD as f64 * p50;
     figures.push(Figure::new(
@@ -178,35 +178,29 @@ pub fn measure(site: &Site) -> Vec<Figure> {
         alone,
         Bound::Times(0.5),
     ));
-    let steps: [(&str, Part); 3] = [
-        ("share: admission", |times| times.admitted - times.asked),
-        ("share: schedule, clone, attach, mount, container start", |times| times.started - times.admitted),
-        ("share: engine start and first row", |times| times.answered - times.started),
-    ];
-    for (name, part) in steps {
-        figures.push(Figure::new(name, "s", quantiles(&clones, part).0, "the whole, p50", p50, Bound::Said));
-    }
-    if let Some(published) = published {
-        figures.push(Figure::new(
-            "share: clone, attach, mount (publish)",
-            "s",
-            published,
-            "the whole, p50",
-            p50,
-            Bound::Said,
-        ));
-    }
+    figures.extend(shares(&clones, &published, p50));
     figures
 }
 
-/// The middle of the durations that the node plugin logs for its publishes, in seconds.
-fn published(site: &Site) -> Option<f64> {
-    let log = site.kube.kubectl(&["logs", "-n", "aldaas", "daemonset/aldaas-node", "--since=10m"]).ok()?;
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut all: Vec<f64> = lines
-        .filter(|line| line["message"] == "done" && line["span"]["name"] == "publish")
-        .filter_map(|line| line["milliseconds"].as_f64())
-        .collect();
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).map(|middle| middle / 1000.0)
+/// Where the time of one pod goes: admission, schedule, clone, attach, mount, the rest of the node's work, engine, first row.
+fn shares(clones: &[Times], published: &Published, p50: f64) -> Vec<Figure> {
+    let share = |name: &str, seconds: f64| {
+        Figure::new(&format!("share: {name}"), "s", seconds, "the whole, p50", p50, Bound::Said)
+    };
+    let middle = |part: fn(&Times) -> f64| quantiles(clones, part).0;
+    let seen: Vec<f64> =
+        clones.iter().filter_map(|t| Some((t.scheduled? - t.admitted).max(0.0) / 1000.0)).collect();
+    let schedule = seen.iter().sum::<f64>() / seen.len().max(1) as f64;
+    let node = middle(|times| times.started - times.admitted) - schedule;
+    let (clone, attach, mount) = (published.mean("clone"), published.mean("attach"), published.mean("bind"));
+    vec![
+        share("admission", middle(|times| times.admitted - times.asked)),
+        share("schedule", schedule),
+        share("clone", clone),
+        share("attach, and its file system mounted", attach),
+        share("mount into the pod", mount),
+        share("kubelet: sandbox, container", node - clone - attach - mount),
+        share("engine start", middle(|times| times.connected - times.started)),
+        share("first row", middle(|times| times.answered - times.connected)),
+    ]
 }

@@ -8,7 +8,7 @@ use crate::{Site, path, until};
 pub const ENGINE: &str = "localhost/postgres:15";
 /// Where aldaas is installed.
 const ALDAAS: &str = "aldaas";
-/// The bucket of all dumps.
+/// The bucket of dumps that nobody tells of: it is listed now and then.
 const BUCKET: &str = "backup";
 
 /// The name of an object.
@@ -169,27 +169,53 @@ pub struct Database<'s> {
     pub name: String,
     /// Other scenarios clone it, too.
     shared: bool,
+    bucket: String,
 }
 
 impl<'s> Database<'s> {
     pub(crate) fn make(site: &'s Site, name: &str, shared: bool) -> Database<'s> {
         let s3 = site.bed.s3();
-        site.bed.bucket(BUCKET);
+        let bucket = BUCKET.to_owned();
+        site.bed.bucket(&bucket);
         site.kube.apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "e2e-s3", "namespace": ALDAAS},
             "stringData": {"accessKeyId": s3.access_key, "secretAccessKey": s3.secret_key},
         }));
-        let database = Database { site, name: name.to_owned(), shared };
+        let database = Database { site, name: name.to_owned(), shared, bucket };
         if !shared || database.latest().is_none() {
             database.change(json!({}));
         }
         database
     }
 
+    /// From now on it has a bucket of its own, which is hardly ever listed: the store tells the controller of what is new there.
+    ///
+    /// # Panics
+    /// If the controller can't be reached.
+    pub fn be_told(&mut self) {
+        self.bucket.clone_from(&self.name);
+        self.site.bed.bucket(&self.bucket);
+        let service =
+            self.site.kube.get(&path("services", ALDAAS, "aldaas-controller")).expect("its Service");
+        let address = service["spec"]["clusterIP"].as_str().expect("an address");
+        self.site.bed.notify(&self.bucket, &format!("http://{address}:9811/events"));
+        self.change(json!({"source": self.source("1h")}));
+        until("the empty bucket is seen", || {
+            let object = self.site.kube.get(&path("databases", "", &self.name))?;
+            let conditions = object["status"]["conditions"].as_array()?.clone();
+            conditions.iter().any(|c| c["type"] == "Reachable" && c["reason"] == "Empty").then_some(())
+        });
+    }
+
+    /// Where its dumps are.
+    pub fn location(&self, key: &str) -> String {
+        format!("s3://{}/{}/{key}", self.bucket, self.name)
+    }
+
     /// Where its dumps are, looked at so often.
     pub fn source(&self, interval: &str) -> Value {
         json!({"interval": interval, "s3": {
-            "endpoint": self.site.bed.s3().endpoint, "bucket": BUCKET, "prefix": format!("{}/", self.name),
+            "endpoint": self.site.bed.s3().endpoint, "bucket": self.bucket, "prefix": format!("{}/", self.name),
             "credentials": {"secret": "e2e-s3", "accessKeyId": "accessKeyId", "secretAccessKey": "secretAccessKey"},
         }})
     }
@@ -213,7 +239,7 @@ impl<'s> Database<'s> {
 
     /// Uploads a dump.
     pub fn upload(&self, key: &str, dump: &[u8]) {
-        self.site.bed.put_object(BUCKET, &format!("{}/{key}", self.name), dump);
+        self.site.bed.put_object(&self.bucket, &format!("{}/{key}", self.name), dump);
     }
 
     /// The golden image that is `latest` now.

@@ -1,12 +1,15 @@
 //! All that `e2e/run` brought up.
 
 use std::env;
+use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use aldaas_testbed::{Testbed, unique};
 use serde_json::json;
 
+use crate::kube::run;
 use crate::{Census, Database, Kube, Node, Room, dump};
 
 /// How long anything may take on a busy machine.
@@ -45,6 +48,16 @@ impl Site {
     /// If it names nothing.
     pub fn get() -> Site {
         Site { kube: Kube::connect(), bed: Testbed::get(), node: Node::of_environment() }
+    }
+
+    /// What helm does, by `hack/chart`; what it prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[track_caller]
+    pub fn chart(&self, arguments: &[&str]) -> String {
+        let hack = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/chart");
+        run(Command::new(hack).args(arguments)).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The node, for scenarios that stop its daemons.

@@ -1,6 +1,8 @@
 //! Dumps that come later, and bad ones.
 
-use aldaas_e2e::{Site, dump, name_of, until};
+use std::time::{Duration, Instant};
+
+use aldaas_e2e::{Site, dump, name_of, path, until};
 use serde_json::{Value, json};
 
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
@@ -34,6 +36,30 @@ fn new_pods_get_the_second_dump_old_ones_keep_the_first_and_it_goes_with_the_las
     });
     assert_eq!(note("new"), "second");
     assert_eq!(database.latest(), Some(second));
+}
+
+/// The bucket is listed once in an hour: what comes sooner comes because radosgw has told of it.
+#[test]
+fn a_dump_that_the_store_tells_of_begins_within_seconds() {
+    let site = Site::get();
+    let mut database = site.database("told");
+    database.be_told();
+    assert!(database.golden_images().is_empty());
+    database.upload("1.sql", &dump(10, "told"));
+    let told = Instant::now();
+    let image = until("its golden image has begun", || database.golden_images().pop());
+    assert!(told.elapsed() < Duration::from_secs(10), "begun after {:?}", told.elapsed());
+    assert_eq!(image["spec"]["source"]["location"], database.location("1.sql"));
+    let latest = database.until_latest_other_than(None);
+    assert_eq!(latest, name_of(&image));
+    let image = site.kube.get(&path("goldenimages", "", &latest)).unwrap();
+    let digest = image["status"]["engine"]["imageDigest"].as_str().unwrap_or_default();
+    assert!(digest.starts_with("sha256:"), "{image}");
+    // It is counted when nobody waits for it.
+    until("how much it takes in Ceph is known", || {
+        let image = site.kube.get(&path("goldenimages", "", &latest))?;
+        image["status"]["usedBytes"].as_i64().filter(|bytes| *bytes > 1 << 20)
+    });
 }
 
 #[test]
