@@ -22,6 +22,21 @@ fn pg_dump(port: u16, args: &[&str]) -> Vec<u8> {
     out.stdout
 }
 
+/// A directory that `pg_dump` wrote, in an archive that `tar` made of it: of what is in it, or of itself, with records.
+fn pg_dump_directory(port: u16, args: &[&str], compressed: bool) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("orders.dir");
+    pg_dump(port, &[args, &["-f", target.to_str().unwrap()]].concat());
+    let mut tar = std::process::Command::new("tar");
+    match compressed {
+        true => tar.args(["--format=posix", "-cz", "orders.dir"]).current_dir(dir.path()),
+        false => tar.args(["-c", "."]).current_dir(&target),
+    };
+    let out = tar.output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
 /// Restores `dump` in a new room and serves it.
 fn restored_and_served(dump: &[u8], args: &[&str]) -> (Room, Running, u16) {
     let room = Room::new();
@@ -118,7 +133,7 @@ fn a_database_survives_a_round_trip_through_every_format() {
                  SELECT lo_from_bytea(0, repeat('large', 5000)::bytea) FROM generate_series(1, 3);\nCREATE TABLE none ();\n";
     let (_room, mut served, port) = restored_and_served(first.as_bytes(), &[]);
     let want = psql(port, "orders", "SELECT md5(string_agg(t::text, ',' ORDER BY id)) FROM t");
-    let formats: [(&[&str], &[&str], &str); 7] = [
+    let formats: [(&[&str], &[&str], &str); 10] = [
         (&["-Fp", "orders"], &[], "plain SQL"),
         (&["-Fp", "--create", "orders"], &[], "plain SQL"),
         (&["-Fp", "--inserts", "orders"], &["--jobs", "2"], "plain SQL"),
@@ -126,9 +141,15 @@ fn a_database_survives_a_round_trip_through_every_format() {
         (&["-Fc", "orders"], &["--jobs", "3"], "pg_dump custom archive"),
         (&["-Ft", "orders"], &[], "pg_dump tar archive"),
         (&["-Ft", "--blobs", "orders"], &["--jobs", "3"], "pg_dump tar archive"),
+        (&["-Fd", "orders"], &[], "pg_dump directory in a tar archive"),
+        (&["-Fd", "-Z0", "orders"], &["--jobs", "3"], "pg_dump directory in a tar archive"),
+        (&["-Fd", "-j2", "orders"], &["--jobs", "2"], "gzip, pg_dump directory in a tar archive"),
     ];
     for (dump_args, args, format) in formats {
-        let dump = pg_dump(port, dump_args);
+        let dump = match dump_args[0] {
+            "-Fd" => pg_dump_directory(port, dump_args, format.starts_with("gzip")),
+            _ => pg_dump(port, dump_args),
+        };
         let (again, mut served, port) = restored_and_served(&dump, args);
         let manifest: aldaas_api::manifest::Manifest =
             serde_json::from_slice(&fs::read(again.path("manifest.json")).unwrap()).unwrap();

@@ -7,6 +7,7 @@
 mod archive;
 mod compression;
 mod detect;
+mod directory;
 mod gzip;
 mod lz4;
 mod roles;
@@ -18,6 +19,7 @@ use std::io::{BufRead, BufReader, Cursor, Read};
 pub use archive::{CopyError, copy_archive};
 pub use compression::Compression;
 pub use detect::{Found, detect};
+pub use directory::unpack_directory;
 pub use sql::SqlGuard;
 pub use tar::copy_tar;
 
@@ -51,6 +53,8 @@ pub enum Content {
     PgCustom,
     /// The same things in a tar archive, as `pg_dump -Ft` writes it.
     PgTar,
+    /// The directory that `pg_dump -Fd` writes, in a tar archive.
+    PgDirectory,
 }
 
 impl std::fmt::Display for Content {
@@ -59,6 +63,7 @@ impl std::fmt::Display for Content {
             Content::PlainSql => "plain SQL",
             Content::PgCustom => "pg_dump custom archive",
             Content::PgTar => "pg_dump tar archive",
+            Content::PgDirectory => "pg_dump directory in a tar archive",
         })
     }
 }

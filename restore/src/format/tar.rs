@@ -3,14 +3,18 @@
 
 use std::io::{BufRead, Write};
 
-use super::{Content, CopyError, Error, StreamError};
+use super::{Content, CopyError, Error, StreamError, directory};
 
-const BLOCK: usize = 512;
-/// Where a header says how long the member is, …
+pub(super) const BLOCK: usize = 512;
+/// Where a header says what the member is called, …
+const NAME: std::ops::Range<usize> = 0..100;
+/// … of what kind it is, …
+const KIND: usize = 156;
+/// … how long it is, …
 const SIZE: std::ops::Range<usize> = 124..136;
 /// … what its own bytes add up to, …
 const CHECKSUM: std::ops::Range<usize> = 148..156;
-/// … and what it is.
+/// … and that it is a header.
 const MAGIC: std::ops::Range<usize> = 257..262;
 /// The first member of a dump: its table of contents. `pg_dump -Ft` says so in it, in its eleventh byte.
 const CONTENTS: &[u8] = b"toc.dat\0";
@@ -28,9 +32,11 @@ pub(super) fn content(head: &[u8]) -> Result<Content, Error> {
     if is_dump && head.get(FORMAT) == Some(&TAR) {
         return Ok(Content::PgTar);
     }
-    let what = if is_dump { "a pg_dump directory (-Fd) in a tar archive" } else { "a tar archive" };
-    let advice = "use pg_dump -Fc or -Ft, plain SQL, or a restore command";
-    Err(Error::Unsupported(format!("the dump is {what}, which is not supported yet: {advice}")))
+    if directory::begins(head) == Some(true) {
+        return Ok(Content::PgDirectory);
+    }
+    let advice = "use pg_dump -Fc or -Ft, a tar archive of nothing but the directory of pg_dump -Fd, plain SQL, or a restore command";
+    Err(Error::Unsupported(format!("the dump is a tar archive of something that is no dump: {advice}")))
 }
 
 /// Copies an archive, and sees to it that it ends where it should.
@@ -44,12 +50,18 @@ pub fn copy_tar(from: &mut dyn BufRead, to: &mut dyn Write) -> Result<(), CopyEr
         if block.iter().all(|byte| *byte == 0) {
             break;
         }
-        let mut blocks = member(&block)?.div_ceil(BLOCK as u64);
+        let mut blocks = size(&block)?.div_ceil(BLOCK as u64);
         while blocks > 0 {
             take(from, to, &mut block)?;
             blocks -= 1;
         }
     }
+    peek_end(from, to)
+}
+
+/// What stands behind the first of the empty blocks at the end.
+pub(super) fn peek_end(from: &mut dyn BufRead, to: &mut dyn Write) -> Result<(), CopyError> {
+    let mut block = [0; BLOCK];
     // A second empty block; more of them are filling.
     take(from, to, &mut block)?;
     loop {
@@ -64,8 +76,56 @@ pub fn copy_tar(from: &mut dyn BufRead, to: &mut dyn Write) -> Result<(), CopyEr
     }
 }
 
+/// What a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// More about the next member, as POSIX has it.
+    Records,
+    /// The next member's name, as GNU has it.
+    LongName,
+    /// About the whole archive.
+    Comment,
+    /// A link, a device.
+    Other,
+}
+
+/// A member, as its header says.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// Its name, or the end of that.
+    pub name: String,
+    /// Bytes of its content.
+    pub size: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Member {
+    /// Reads a header; nothing where the end of the archive is.
+    pub(super) fn read(header: &[u8; BLOCK]) -> Result<Option<Self>, Error> {
+        if header.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let name = &header[NAME];
+        let name = &name[..name.iter().position(|byte| *byte == 0).unwrap_or(name.len())];
+        let kind = match header[KIND] {
+            b'0' | 0 => Kind::File,
+            b'5' => Kind::Directory,
+            b'x' => Kind::Records,
+            b'L' => Kind::LongName,
+            b'g' => Kind::Comment,
+            _ => Kind::Other,
+        };
+        Ok(Some(Self { name: String::from_utf8_lossy(name).into_owned(), size: size(header)?, kind }))
+    }
+}
+
 /// The size of the member whose header this is.
-fn member(header: &[u8; BLOCK]) -> Result<u64, Error> {
+fn size(header: &[u8; BLOCK]) -> Result<u64, Error> {
     let damaged = || Error::Corrupt("a header in the tar archive makes no sense".into());
     let sum: u64 = header
         .iter()
@@ -90,12 +150,16 @@ fn number(field: &[u8]) -> Option<u64> {
     u64::from_str_radix(text, 8).ok()
 }
 
-fn take(from: &mut dyn BufRead, to: &mut dyn Write, block: &mut [u8; BLOCK]) -> Result<(), CopyError> {
+pub(super) fn take(
+    from: &mut dyn BufRead,
+    to: &mut dyn Write,
+    block: &mut [u8; BLOCK],
+) -> Result<(), CopyError> {
     let mut filled = 0;
     while filled < BLOCK {
         let piece = peek(from)?;
         if piece.is_empty() {
-            return Err(Error::Truncated("the tar archive stops in the middle".into()).into());
+            return Err(early().into());
         }
         let count = piece.len().min(BLOCK - filled);
         block[filled..filled + count].copy_from_slice(&piece[..count]);
@@ -103,6 +167,10 @@ fn take(from: &mut dyn BufRead, to: &mut dyn Write, block: &mut [u8; BLOCK]) -> 
         filled += count;
     }
     to.write_all(block).map_err(CopyError::Write)
+}
+
+pub(super) fn early() -> Error {
+    Error::Truncated("the tar archive stops in the middle".into())
 }
 
 fn peek(from: &mut dyn BufRead) -> Result<&[u8], CopyError> {

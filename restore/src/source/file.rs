@@ -42,7 +42,7 @@ impl File {
         let meta = file.metadata().await.map_err(|err| self.error(&err))?;
         if meta.is_dir() {
             let detail =
-                "it is a directory; a directory dump (pg_dump -Fd) is not supported yet: use pg_dump -Fc"
+                "it is a directory: of one that pg_dump -Fd wrote make a tar archive, tar -C DIR -cf DUMP.tar ."
                     .into();
             return Err(Error::Io { location: self.location(), detail });
         }

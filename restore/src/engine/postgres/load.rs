@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
@@ -17,7 +17,9 @@ use super::binaries::{self, Binaries};
 use super::complaint;
 use super::server::Postmaster;
 use crate::child;
-use crate::format::{Content, CopyError, Dump, SqlGuard, StreamError, copy_archive, copy_tar};
+use crate::format::{
+    Content, CopyError, Dump, SqlGuard, StreamError, copy_archive, copy_tar, unpack_directory,
+};
 
 /// How much is read and written at once.
 const PIECE: usize = 256 << 10;
@@ -82,7 +84,8 @@ impl Load<'_> {
         Err(if lost { server.autopsy(err).await } else { err }.into())
     }
 
-    /// Feeds an archive to `pg_restore`; with more than one job from a file, because jobs jump about in it.
+    /// Feeds an archive to `pg_restore`; with more than one job from a file, because jobs jump about in it. A directory it reads
+    /// from the disk only.
     pub(super) async fn pg_restore(
         &self,
         server: &mut Postmaster,
@@ -93,10 +96,14 @@ impl Load<'_> {
         command.args(["--exit-on-error", "--no-owner", "--no-acl"]);
         let spool = self.place.work.join("spool.dump");
         let _removed = RemoveOnDrop(&spool);
+        let is_directory = dump.content == Content::PgDirectory;
         // Out of a tar archive pg_restore has no way to work on several things at once.
-        let run = if self.jobs > 1 && dump.content == Content::PgCustom {
-            let _ = std::fs::remove_file(&spool); // of a restore that was killed
+        let run = if is_directory || (self.jobs > 1 && dump.content == Content::PgCustom) {
+            remove(&spool); // of a restore that was killed
             server.guard(self.cancel, spool_to(dump, &spool)).await?;
+            if is_directory {
+                command.arg("--format=directory");
+            }
             command.arg(format!("--jobs={}", self.jobs)).arg(&spool).stdin(Stdio::piped());
             self.run(server, command, |_| ((), Ok(()))).await?
         } else {
@@ -256,17 +263,23 @@ impl Write for WhileOpen<'_> {
     }
 }
 
-/// Writes the archive to a file, beside the sockets and logs; nobody else may read it.
+/// Writes the archive to a file, or a directory's files into a directory, beside the sockets and logs; nobody else may read it.
 async fn spool_to(mut dump: Dump, path: &Path) -> Result<(), LoadError> {
     let to = path.to_owned();
     let spooled = tokio::task::spawn_blocking(move || {
-        let action = || format!("keep the archive in {} (needed for --jobs)", to.display());
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&to);
-        let mut file = BufWriter::with_capacity(PIECE, file.map_err(Error::io(action()))?);
-        copy_archive(&mut dump.reader, &mut file).map_err(|err| match err {
+        let action = || format!("keep the archive in {}", to.display());
+        let kept = |err| match err {
             CopyError::Dump(err) => LoadError::from(err),
             CopyError::Write(err) => Error::io(action())(err).into(),
-        })
+        };
+        if dump.content == Content::PgDirectory {
+            let made = std::fs::DirBuilder::new().mode(0o700).create(&to);
+            made.map_err(Error::io(action()))?;
+            return unpack_directory(&mut dump.reader, &to).map_err(kept);
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&to);
+        let mut file = BufWriter::with_capacity(PIECE, file.map_err(Error::io(action()))?);
+        copy_archive(&mut dump.reader, &mut file).map_err(kept)
     });
     spooled.await.map_err(|err| Error::Io { action: "keep the archive".into(), source: err.into() })?
 }
@@ -275,8 +288,13 @@ struct RemoveOnDrop<'a>(&'a Path);
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.0);
+        remove(self.0);
     }
+}
+
+fn remove(spool: &Path) {
+    let _ = std::fs::remove_file(spool);
+    let _ = std::fs::remove_dir_all(spool);
 }
 
 /// Keeps what matters of a program's standard error: from its first error on, or else the last lines.

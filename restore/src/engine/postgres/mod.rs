@@ -161,7 +161,7 @@ impl Engine for Postgres {
         if !makes_own && database != FIRST {
             query::run(server, FIRST, &format!("CREATE DATABASE {}", query::quote(database)), cancel).await?;
         }
-        if matches!(dump.content, Content::PgCustom | Content::PgTar) {
+        if dump.content != Content::PlainSql {
             return load.pg_restore(server, dump, database).await;
         }
         let begin = if makes_own { FIRST } else { database };
