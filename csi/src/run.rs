@@ -51,7 +51,10 @@ pub fn run(config: Config) -> Result<()> {
         };
         let ended = tokio::select! {
             ended = serving => ended,
-            () = stop.cancelled().then(|()| tokio::time::sleep(CUT)) => Ok(tracing::warn!("cut short")),
+            () = stop.cancelled().then(|()| tokio::time::sleep(CUT)) => {
+                tracing::warn!("cut short");
+                Ok(())
+            }
         };
         stop.cancel();
         (ended, told.await.unwrap_or_else(|_| Instant::now()))
