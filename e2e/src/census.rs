@@ -50,6 +50,14 @@ impl Census {
         Census(lines)
     }
 
+    /// Whether nothing is there that goes by itself: images in the trash, an ingest's Jobs and what belongs to them.
+    pub fn is_at_rest(&self) -> bool {
+        !self
+            .0
+            .iter()
+            .any(|line| ["trash ", "jobs ", "pods ", "configmaps "].iter().any(|kind| line.starts_with(kind)))
+    }
+
     /// Whether exactly this is there.
     pub fn has(&self, line: &str) -> bool {
         self.0.contains(line)

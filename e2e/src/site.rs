@@ -107,7 +107,7 @@ impl Site {
         until("nothing is on its way any more", || {
             sleep(Duration::from_millis(1500));
             let now = self.census();
-            let settled = now == last && !now.has_word("trash ");
+            let settled = now == last && now.is_at_rest();
             last = now.clone();
             settled.then_some(now)
         })
