@@ -24,42 +24,56 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::figure::{Bound, Figure};
+use crate::sample::Sample;
 
-/// How many clones there are at first, and then.
+/// How many clones there are in the one pool, and in the other.
 const FEW: usize = 1_000;
 const MANY: usize = 10_000;
 /// How many are made at once.
 const MAKERS: usize = 16;
-/// Passes, each of a plugin that was started just before and knows nothing yet; the quickest counts.
-const PASSES: usize = 3;
-/// A pool of its own is quicker to take away than so many clones.
-const POOL: &str = "bench-reaper";
+/// Rounds: in each, passes over both pools that read as many clones, one after the other, so that whatever slows the machine
+/// for a second slows both.
+const ROUNDS: usize = 7;
+/// Pools of their own are quicker to take away than so many clones.
+const POOLS: [(&str, usize); 2] = [("bench-reaper-few", FEW), ("bench-reaper-many", MANY)];
 
-/// Measures a pass, in a pool of its own.
+/// Measures a pass, in pools of its own.
 pub fn measure(ceph_conf: &Path, cluster: &rbd::Cluster, run_dir: &Path) -> Result<Vec<Figure>> {
-    let name = rbd::PoolName::new(POOL)?;
-    cluster.create_pool(&name, Some(8)).context("make the pool for the reaper's figures")?;
-    let figures = measure_in(ceph_conf, cluster, &name, run_dir);
-    cluster.delete_pool(&name)?;
+    let mut pools = Vec::new();
+    for (name, clones) in POOLS {
+        let name = rbd::PoolName::new(name)?;
+        cluster.create_pool(&name, Some(8)).context("make a pool for the reaper's figures")?;
+        pools.push((name, clones));
+    }
+    let figures = measure_in(ceph_conf, cluster, &pools, run_dir);
+    pools.iter().try_for_each(|(name, _)| cluster.delete_pool(name))?;
     figures
 }
 
 fn measure_in(
     ceph_conf: &Path,
     cluster: &rbd::Cluster,
-    pool: &rbd::PoolName,
+    pools: &[(rbd::PoolName, usize)],
     run_dir: &Path,
 ) -> Result<Vec<Figure>> {
-    cluster.pool(pool)?.ensure_initialised()?;
-    Store::open(cluster, pool)?;
-    let clones = cluster.pool(pool)?.namespace(CLONE)?;
+    for (pool, clones) in pools {
+        cluster.pool(pool)?.ensure_initialised()?;
+        Store::open(cluster, pool)?;
+        make(&cluster.pool(pool)?.namespace(CLONE)?, 0..*clones)?;
+    }
     let runtime = tokio::runtime::Runtime::new()?;
-    let pass = || runtime.block_on(quickest_pass(ceph_conf, pool, run_dir));
-    make(&clones, 0..FEW)?;
-    let few = pass()?;
-    make(&clones, FEW..MANY)?;
-    let many = pass()?;
-    let (few, many) = (few.as_secs_f64(), many.as_secs_f64());
+    let mut seconds = [Sample::default(), Sample::default()];
+    for _ in 0..ROUNDS {
+        for ((pool, clones), sample) in pools.iter().zip(&mut seconds) {
+            let passes = MANY / clones;
+            let mut took = Duration::ZERO;
+            for _ in 0..passes {
+                took += runtime.block_on(pass(ceph_conf, pool, run_dir))?;
+            }
+            sample.add(took.as_secs_f64() / passes as f64);
+        }
+    }
+    let [few, many] = seconds.map(|sample| sample.p50());
     let name = "one reaper pass over 10,000 clones";
     Ok(vec![
         Figure::new(name, "s", many, "over 1,000", few, Bound::Times(12.0)),
@@ -110,17 +124,15 @@ fn record(uid: &str, volume: &VolumeId) -> Result<CloneRecord> {
     })
 }
 
-async fn quickest_pass(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Duration> {
-    let mut quickest = Duration::MAX;
-    for _ in 0..PASSES {
-        let reaper = Arc::new(reaper(ceph_conf, pool, run_dir)?);
-        let started = Instant::now();
-        reaper.pass(&CancellationToken::new()).await;
-        quickest = quickest.min(started.elapsed());
-        let answer = reaper.explain("");
-        ensure!(answer.away.is_empty(), "the pass came to nothing: {}", answer.away);
-    }
-    Ok(quickest)
+/// One pass of a plugin that was started just before and knows nothing yet.
+async fn pass(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Duration> {
+    let reaper = Arc::new(reaper(ceph_conf, pool, run_dir)?);
+    let started = Instant::now();
+    reaper.pass(&CancellationToken::new()).await;
+    let took = started.elapsed();
+    let answer = reaper.explain("");
+    ensure!(answer.away.is_empty(), "the pass came to nothing: {}", answer.away);
+    Ok(took)
 }
 
 fn reaper(ceph_conf: &Path, pool: &rbd::PoolName, run_dir: &Path) -> Result<Reaper> {
