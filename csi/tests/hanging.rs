@@ -10,6 +10,8 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aldaas_api::GoldenImageName;
+use aldaas_testbed::Census;
 use common::{Bed, code, timed};
 use reaping::{Rig, clone_of};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -63,18 +65,23 @@ fn in_flight(rig: &Rig) -> bool {
     rig.parts.metrics.encode().contains(r#"aldaas_operations_in_flight{operation="reap"} 1"#)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unmount_that_hangs_keeps_the_reaper_from_nothing_else_and_is_begun_once() {
+/// A reaper that waits [`PATIENCE`], a golden image, and what there was before a clone of it whose unmount hangs.
+async fn with_one_that_hangs() -> (Rig, GoldenImageName, Census, Silent) {
     let mut rig = Rig::new(GRACE);
     rig.parts.patience = PATIENCE;
     rig.restart();
     let image = rig.golden.build(1);
     let before = rig.census();
     let hanging = rig.pod("hangs", &image, &[]).await;
+    (rig, image, before, Silent::over(hanging.parent().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unmount_that_hangs_keeps_the_reaper_from_nothing_else_and_is_begun_once() {
+    let (rig, image, before, mut silent) = with_one_that_hangs().await;
     for uid in ["first", "second"] {
         rig.pod(uid, &image, &[]).await;
     }
-    let mut silent = Silent::over(hanging.parent().unwrap());
     for uid in ["hangs", "first"] {
         rig.gone(uid);
     }
@@ -111,13 +118,7 @@ async fn an_unmount_that_hangs_keeps_the_reaper_from_nothing_else_and_is_begun_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reaper_that_is_told_to_stop_waits_for_what_hangs_only_so_long() {
-    let mut rig = Rig::new(GRACE);
-    rig.parts.patience = PATIENCE;
-    rig.restart();
-    let image = rig.golden.build(1);
-    let before = rig.census();
-    let hanging = rig.pod("hangs", &image, &[]).await;
-    let mut silent = Silent::over(hanging.parent().unwrap());
+    let (mut rig, _, before, mut silent) = with_one_that_hangs().await;
     rig.gone("hangs");
     let stop = CancellationToken::new();
     let running = tokio::spawn(rig.reaper.clone().run(stop.clone()));
