@@ -31,10 +31,13 @@ use crate::{Config, grpc, objects};
 
 /// How often it is checked whether the plugin could publish.
 const CHECK: Duration = Duration::from_secs(10);
-/// How long a stop takes at most, even where something hangs: less than the half minute after which kubelet kills.
-const STOP: Duration = Duration::from_secs(27);
-/// When it is no longer waited for anything but threads that block.
+/// A stop, where something hangs: so long may calls and removals that were begun go on. What is cut short is found by the next
+/// try.
+pub(crate) const FINISH: Duration = Duration::from_secs(20);
+/// Then it is no longer waited for anything but threads that block.
 const CUT: Duration = Duration::from_secs(24);
+/// And then for nothing: less than the half minute after which kubelet kills.
+const STOP: Duration = Duration::from_secs(27);
 
 /// Runs until SIGTERM or SIGINT; a second one aborts.
 ///

@@ -10,13 +10,12 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 use crate::publish::error::STOPPING;
+use crate::run::FINISH;
 
 /// The answer leaves so much earlier than the caller gives up, but no more than a tenth of the time.
 const MARGIN: Duration = Duration::from_secs(2);
 /// Work that waits for others gives up so much earlier than that, so that it can say for whom it waited.
 const LAST_WORD: Duration = Duration::from_millis(500);
-/// How long work that was begun may go on when the plugin is told to stop. What is cut short is found by the next try.
-const FINISH: Duration = Duration::from_secs(20);
 
 /// The calls that are being worked on.
 #[derive(Clone)]

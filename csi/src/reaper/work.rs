@@ -13,13 +13,12 @@ use super::decision::{Decision, Subject};
 use super::{Observed, Reaper};
 use crate::idle::boottime;
 use crate::metrics::Metrics;
+use crate::run::FINISH;
 
 /// How long a pass waits for one thing to go: longer than a removal waits for a client that was killed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// So many things may be late: each may hold a thread that blocks, of which kubelet's calls need some too.
 const LATE_AT_MOST: usize = 64;
-/// How long what was begun may go on when the plugin is told to stop.
-const FINISH: Duration = Duration::from_secs(20);
 
 /// The things that are being taken away.
 pub(super) struct Work {
