@@ -38,12 +38,13 @@ fn a_plugin_on_a_kernel_with_rbd_publishes_keeps_and_takes_back_clones_and_leave
     stdin.write_all(b"the golden image is there\n").unwrap();
     let mut said = String::new();
     stdout.by_ref().take(1 << 20).read_to_string(&mut said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(said.contains("GUEST PASSED"), "{said}");
     // It waits once more before its cluster goes.
     let named = golden.store.clones().unwrap();
     let trash = golden.store.trashed().unwrap();
     drop(golden);
     drop(stdin);
-    assert!(guest.wait().unwrap().success() && said.contains("GUEST PASSED"), "{said}");
+    assert!(guest.wait().unwrap().success(), "{said}");
     assert_eq!(named.len(), 1, "of all clones only the named one is kept: {named:?}");
     assert!(trash.is_empty(), "{trash:?}");
 }
