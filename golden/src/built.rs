@@ -1,14 +1,14 @@
 //! What becomes of an image that a pod built ([`Store::ensure_blank`]): it is sealed, becomes ready, fails, or is thrown away.
 //!
 //! The controller decides, and may be killed at any step: each of these may be said again. None of them touches an image that a
-//! process of this machine builds, and none an image that somebody still has open.
+//! process of this machine builds, and none the content of one that somebody still has open.
 
 use aldaas_api::GoldenImageName;
 use aldaas_api::manifest::Manifest;
 use fail::fail_point;
 use jiff::Timestamp;
 
-use crate::record::{READY_AT, REASON, SOURCE};
+use crate::record::{MANIFEST, READY_AT, REASON, SOURCE};
 use crate::{Error, GoldenImage, Result, State, Store};
 
 impl Store {
@@ -25,6 +25,26 @@ impl Store {
             }
             State::Candidate => {
                 self.seal_image(name, &image.id, manifest, &[(SOURCE, manifest.source.location.clone())])
+            }
+            State::Sealed | State::Ready => Ok(()),
+            state => Err(Error::WrongState { name: name.clone(), state, wanted: "candidate" }),
+        }
+    }
+
+    /// The pod that builds it is done: what it did is kept with the image, so that the pod need not stay until nobody has the image
+    /// open. One that is sealed already is fine.
+    ///
+    /// # Errors
+    /// [`Error::OtherBuilder`] when it is not this pod that builds it; [`Error::WrongState`] when it is no candidate any more.
+    pub fn restored(&self, name: &GoldenImageName, pod_uid: &str, manifest: &Manifest) -> Result<()> {
+        let image = self.built(name)?;
+        if image.record.builder.as_ref().is_none_or(|builder| builder.pod_uid != pod_uid) {
+            return Err(Error::OtherBuilder(name.clone()));
+        }
+        match image.record.state {
+            State::Candidate => {
+                let kept = (MANIFEST, serde_json::to_string(manifest).unwrap_or_default());
+                self.change_state(name, &image.id, State::Candidate, State::Candidate, &[kept])
             }
             State::Sealed | State::Ready => Ok(()),
             state => Err(Error::WrongState { name: name.clone(), state, wanted: "candidate" }),

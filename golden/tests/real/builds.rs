@@ -67,6 +67,13 @@ fn what_a_pod_built_becomes_ready_once_nobody_has_it_open() {
     let blank = bed.store.ensure_blank(&name, BLANK, "pod", &pod).unwrap();
     let open = bed.namespace(GOLDEN).open(&rbd_name(&name)).unwrap();
     assert!(matches!(bed.store.seal_built(&name, &pod.pod_uid, &manifest), Err(Error::InUse { .. })));
+    // What it did is kept before that, so that its pod may go.
+    assert!(matches!(bed.store.restored(&name, "another", &manifest), Err(Error::OtherBuilder(_))));
+    for _ in 0..2 {
+        bed.store.restored(&name, &pod.pod_uid, &manifest).unwrap();
+        let record = bed.store.golden_image(&name).unwrap().record;
+        assert_eq!((record.state, record.manifest.as_ref()), (State::Candidate, Some(&manifest)));
+    }
     assert!(matches!(bed.store.discard_built(&name), Err(Error::InUse { .. })));
     assert!(matches!(bed.store.fail_built(&name, "no"), Err(Error::InUse { .. })));
     open.close().unwrap();

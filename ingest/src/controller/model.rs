@@ -99,7 +99,7 @@ pub struct Object {
 }
 
 /// An image in RBD.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rbd {
     /// Its state.
     pub state: State,
@@ -107,7 +107,9 @@ pub struct Rbd {
     pub trashed: bool,
     /// The UID of the pod that built it; none if a process on some machine did, who answers for it.
     pub builder: Option<String>,
-    /// Of which dump, once it is sealed.
+    /// What was restored into it, once that is known.
+    pub manifest: Option<Box<Manifest>>,
+    /// Of which dump, once that is known.
     pub source: Option<Source>,
     /// When its build began.
     pub created: Timestamp,
@@ -203,6 +205,11 @@ impl Image {
     pub fn has_a_running_pod(&self) -> bool {
         let jobs = self.build.iter().chain(&self.check);
         jobs.into_iter().any(|job| matches!(job.outcome, Outcome::Running(Some(_))))
+    }
+
+    /// Whether all was restored into it by a pod that may be gone by now.
+    pub fn is_restored(&self) -> bool {
+        self.is_built_by_a_pod() && self.rbd.as_ref().is_some_and(|rbd| rbd.manifest.is_some())
     }
 
     /// Whether we answer for what is in RBD.

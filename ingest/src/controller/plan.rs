@@ -44,7 +44,9 @@ pub enum Action {
     Rebuild(GoldenImageName, Option<Source>),
     /// Start a Job.
     Start(GoldenImageName, Task, u32),
-    /// The build is complete: seal it.
+    /// The build is complete: keep with the image what it did, and let the pod go.
+    Restored(GoldenImageName, String, Box<Manifest>),
+    /// Seal it, as soon as nobody has it open.
     Seal(GoldenImageName, String, Box<Manifest>),
     /// The check succeeded: it is ready.
     Verified(GoldenImageName, Box<Manifest>),
@@ -81,6 +83,7 @@ impl fmt::Display for Action {
             Self::Begin(image, dump) => write!(f, "begin {image} of {}", dump.source.location),
             Self::Rebuild(image, _) => write!(f, "make the object of {image} anew"),
             Self::Start(image, task, attempt) => write!(f, "start the {task} of {image}, try {attempt}"),
+            Self::Restored(image, ..) => write!(f, "{image} is restored: its pod may go"),
             Self::Seal(image, ..) => write!(f, "seal {image}"),
             Self::Verified(image, _) => write!(f, "{image} is ready"),
             Self::Retry(image, task, attempt, at, why) => {
@@ -192,7 +195,7 @@ impl Step<'_> {
         match rbd.map(|rbd| rbd.state) {
             // A process on some machine builds it, and answers for it.
             Some(State::Candidate | State::Sealed) if !self.image.is_built_by_a_pod() => {}
-            Some(State::Candidate) if self.image.build.is_none() => {
+            Some(State::Candidate) if self.image.build.is_none() && !self.image.is_restored() => {
                 self.plan.act(Action::Discard(self.name.clone()));
             }
             Some(_) => self.plan.act(Action::Rebuild(self.name.clone(), source)),
@@ -229,6 +232,12 @@ impl Step<'_> {
     /// The dump is to be restored.
     fn build(&mut self, object: &Object) {
         let candidate = self.image.rbd.as_ref();
+        if let Some((pod, manifest)) =
+            candidate.and_then(|rbd| rbd.builder.as_ref().zip(rbd.manifest.as_ref()))
+        {
+            self.remove_jobs();
+            return self.plan.act(Action::Seal(self.name.clone(), pod.clone(), manifest.clone()));
+        }
         let Some(job) = &self.image.build else {
             if candidate.is_some() {
                 return self.plan.act(Action::Discard(self.name.clone()));
@@ -252,7 +261,7 @@ impl Step<'_> {
             }
             Outcome::Running(_) => {}
             Outcome::Done { pod_uid, manifest } if builder == Some(pod_uid) => {
-                self.plan.act(Action::Seal(self.name.clone(), pod_uid.clone(), manifest.clone()));
+                self.plan.act(Action::Restored(self.name.clone(), pod_uid.clone(), manifest.clone()));
             }
             Outcome::Done { .. } => {
                 let why = "its image in Ceph is gone, or not the one that was restored into".to_owned();
@@ -265,7 +274,13 @@ impl Step<'_> {
 
     /// It is sealed and to be looked at.
     fn check(&mut self, object: &Object) {
-        let Some(job) = &self.image.check else { return self.start(object, Task::Check) };
+        let Some(job) = &self.image.check else {
+            // Where the pod that restored it was lost before its Job was removed, another came in its place.
+            if self.image.has_a_running_pod() {
+                return self.remove_jobs();
+            }
+            return self.start(object, Task::Check);
+        };
         match &job.outcome {
             _ if job.deleting => {}
             Outcome::Running(_) => {}
@@ -426,6 +441,14 @@ fn begin(view: &View, now: Timestamp, plan: &mut Plan) {
 }
 
 impl Action {
+    /// Whether somebody waits for what comes after it; all else has time.
+    pub fn is_waited_for(&self) -> bool {
+        matches!(
+            self,
+            Self::Begin(..) | Self::Start(..) | Self::Restored(..) | Self::Seal(..) | Self::Verified(..)
+        )
+    }
+
     /// Whether something is under way after it.
     fn makes_work(&self) -> bool {
         matches!(self, Self::Rebuild(..) | Self::Discard(_) | Self::RemoveJob(..))

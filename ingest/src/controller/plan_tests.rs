@@ -124,11 +124,18 @@ impl World {
                 image.object = Some(Object { ours: true, ..image.object.take().unwrap_or(fresh) });
             }
             Action::Start(name, task, attempt) => self.start(&name, task, attempt),
+            Action::Restored(name, pod, manifest) => {
+                let rbd = self.image(&name).rbd.as_mut().unwrap();
+                assert_eq!((rbd.state, rbd.builder.as_ref()), (State::Candidate, Some(&pod)));
+                let source = &manifest.source;
+                rbd.source = Some(Source { location: source.location.clone(), etag: source.etag.clone() });
+                rbd.manifest = Some(manifest);
+            }
             Action::Seal(name, pod, manifest) => {
                 let rbd = self.image(&name).rbd.as_mut().unwrap();
                 assert_eq!((rbd.state, rbd.builder.as_ref()), (State::Candidate, Some(&pod)));
-                let source = Source { location: manifest.source.location, etag: manifest.source.etag };
-                (rbd.state, rbd.source) = (State::Sealed, Some(source));
+                assert_eq!(rbd.manifest, Some(manifest), "what was done is kept before its pod goes");
+                rbd.state = State::Sealed;
             }
             Action::Verified(name, _) => {
                 let rbd = self.image(&name).rbd.as_mut().unwrap();
@@ -230,8 +237,9 @@ impl World {
                         running.outcome = Outcome::Running(Some(self.pods.to_string()));
                         if task == Task::Build && image.rbd.is_none() {
                             let (state, builder) = (State::Candidate, Some(self.pods.to_string()));
-                            image.rbd =
-                                Some(Rbd { state, trashed: false, builder, source: None, created: self.now });
+                            let (manifest, source) = (None, None);
+                            let (trashed, created) = (false, self.now);
+                            image.rbd = Some(Rbd { state, trashed, builder, manifest, source, created });
                         }
                     }
                     Outcome::Running(Some(pod)) => {
@@ -411,6 +419,23 @@ fn a_waiting_ingest_is_overtaken_and_a_running_one_is_not() {
     world.settle();
     let latest = newest_ready(&world.view).unwrap();
     assert_eq!(world.view.images[latest].object.as_ref().unwrap().source.location, "s3://backup/2");
+}
+
+/// Its Job goes before it is sealed, and that may take until a node lets go of it.
+#[test]
+fn what_was_restored_is_never_restored_again_though_its_job_and_its_object_are_gone() {
+    let mut world = World::new();
+    world.new_dump();
+    let restored = |world: &World| world.view.images.values().any(Image::is_restored);
+    while !restored(&world) {
+        world.act(1);
+        world.jobs(2);
+    }
+    let name = world.view.images.keys().next().unwrap().clone();
+    (world.image(&name).build, world.image(&name).object) = (None, None);
+    world.settle();
+    assert_eq!(newest_ready(&world.view), Some(&name));
+    assert_eq!(world.pods, 2, "one to restore it and one to check it");
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl World {
             state: found.record.state,
             trashed: found.trashed,
             builder: found.record.builder.as_ref().map(|builder| builder.pod_uid.clone()),
+            manifest: found.record.manifest.clone().map(Box::new),
             source: found.record.manifest.as_ref().map(|manifest| Source {
                 location: manifest.source.location.clone(),
                 etag: manifest.source.etag.as_deref().map(unquoted),

@@ -421,19 +421,22 @@ impl Work {
             objects: self.objects,
             records: &self.records,
         };
-        let mut done = 0;
-        let mut result = Ok(());
+        // Who waits, waits for what is done, not for what is said. After it everything is looked at anew, so that nothing is said of
+        // what was before; but what can't be done for a while says why.
+        let at_once = self.actions.iter().any(Action::is_waited_for);
+        let (mut result, mut done) = (Ok(()), 0);
+        if !at_once {
+            result = say(&mut runner, &self.statuses, self.status.as_ref()).await;
+        }
         for action in self.actions {
-            tracing::info!("{action}");
-            result = runner.act(action).await;
             if result.is_err() {
                 break;
             }
-            done += 1;
+            tracing::info!("{action}");
+            result = runner.act(action).await;
+            done += u32::from(result.is_ok());
         }
-        // Who waits, waits for what is done, not for what is said. After it everything is looked at anew, so that nothing is said of
-        // what was before; but what can't be done for a while says why.
-        if done == 0 && result.as_ref().err().is_none_or(ActError::leaves_no_mark) {
+        if at_once && done == 0 && result.as_ref().is_err_and(ActError::leaves_no_mark) {
             let said = say(&mut runner, &self.statuses, self.status.as_ref()).await;
             result = result.and(said);
         }

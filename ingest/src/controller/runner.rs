@@ -120,6 +120,13 @@ impl Runner<'_> {
             Action::Begin(image, dump) => self.begin(image, &dump).await,
             Action::Rebuild(image, source) => self.rebuild(image, source).await,
             Action::Start(image, task, attempt) => self.start(image, task, attempt).await,
+            Action::Restored(image, pod_uid, manifest) => {
+                let (name, uid) = (image.clone(), pod_uid.clone());
+                self.tools.storage.run(move |store| store.restored(&name, &uid, &manifest)).await?;
+                fail_point!("ingest::controller-after-restored");
+                self.remove_job(&image, Task::Build).await?;
+                self.remove_pod(&pod_uid).await
+            }
             Action::Seal(image, pod_uid, manifest) => {
                 let name = image.clone();
                 let (uid, evidence) = (pod_uid, manifest.clone());
@@ -366,6 +373,19 @@ impl Runner<'_> {
         };
         watches.jobs.until(&name, goes).await;
         Ok(())
+    }
+
+    /// A pod that has said its last word, and whose Job is gone: at once. kubelet looks only once in a second whether a container has
+    /// ended; but a pod that is gone it takes apart, and lets go of its volume, as soon as nothing of it runs.
+    async fn remove_pod(&self, uid: &str) -> Acted {
+        let watches = &self.tools.watches;
+        let Some(pod) = watches.pods.get(uid) else { return Ok(()) };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        missing_is_fine(watches.apis.pods.delete(&pod.name_any(), &params).await)
     }
 
     async fn retire(&mut self, image: GoldenImageName, force: bool, why: &str) -> Acted {

@@ -233,6 +233,9 @@ fn going_on(facts: &Facts<'_>, state: Option<State>, last_failure: Option<String
     if facts.image.is_lost() {
         return word("Lost", "its image is not in Ceph any more");
     }
+    if task == Task::Build && facts.image.is_restored() {
+        return word("Sealing", "it is sealed as soon as the node lets go of it");
+    }
     let Some(job) = facts.image.job(task).filter(|job| !job.deleting) else {
         let ours = facts.image.object.as_ref().is_none_or(|object| object.ours);
         return match last_failure {

@@ -8,10 +8,11 @@ use serde_json::json;
 use crate::bed::{BAD_DUMP, Bed, DUMP, condition};
 
 /// On the way from a dump to a ready image.
-const WAY: [&str; 7] = [
+const WAY: [&str; 8] = [
     "after-begin",
     "after-watermark",
     "after-start",
+    "after-restored",
     "after-seal",
     "after-evidence",
     "after-verified",
