@@ -38,18 +38,22 @@ target_dir() {
     /usr/bin/python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])'
 }
 
-# Builds all programs, of profile $1 (debug or release), and puts the static one beside the others,
-# where `aldaas` looks for it. Prints that directory. Those of debug are the ones that the tests use: what goes along with
-# --bins has cargo choose the features that it chooses for the tests.
+# Builds all programs of profile $1 (debug or release), or those of the release packages "${@:2}" alone, and puts the static one
+# beside the others, where `aldaas` looks for it. Prints that directory. Those of debug are the ones that the tests use: what
+# goes along with --bins has cargo choose the features that it chooses for the tests.
 build_programs() {
-  local dir
+  local dir packages=("${@:2}")
   # What future compilers will say of dependencies is nothing for whoever runs the demo.
   export CARGO_FUTURE_INCOMPAT_REPORT_FREQUENCY=never
   if [ "$1" = debug ]; then
     as_tested build --bins --examples >&2
     as_static build --bins --test install --all-features >&2
   else
-    as_linked build --bins --release >&2
+    if [ ${#packages[@]} -gt 0 ]; then
+      cargo build --bins --release "${packages[@]/#/--package=}" >&2
+    else
+      as_linked build --bins --release >&2
+    fi
     as_static build --bins --release >&2
   fi
   dir=$(target_dir)
