@@ -29,6 +29,8 @@ const ROUNDS: usize = 60;
 const STORM: usize = 100;
 /// Unpublishes of a written clone.
 const WRITTEN: usize = 4;
+/// When the plugin counts as being at rest: well after it let go of what its start needed, so that what it needs meanwhile is back.
+const SETTLED: Duration = Duration::from_secs(30);
 /// The rados namespace of clones that are made by hand.
 const BARE: &str = "bare-clones";
 
@@ -401,10 +403,11 @@ impl Plugin {
             ensure!(since.elapsed() < Duration::from_secs(20), "the plugin does not answer");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        // At rest means connected: one clone comes and goes first.
+        // At rest means connected, and that nothing happens for a while: one clone comes and goes first.
         let volume = plugin.volume("warm-up", images[0]);
         plugin.publish(&volume).await?;
         plugin.unpublish(&volume).await?;
+        tokio::time::sleep(SETTLED).await;
         plugin.at_rest = memory_of(plugin.child.id())?;
         Ok(plugin)
     }

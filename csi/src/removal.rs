@@ -66,9 +66,9 @@ impl Remover {
     pub async fn remove(&self, clone: &CloneName) -> Result<Removed, RemoveError> {
         let spec = volume::ImageSpec::new(self.storage.pool().as_str(), golden::CLONE, clone.as_str());
         let node = self.node.clone();
-        match blocking(move || node.discard(&spec)).await {
+        match blocking(move || node.begin_discard(&spec)).await {
             Err(error) if error.is_busy() => return Ok(self.quarantined(clone, error.to_string())),
-            other => other?,
+            other => other?.into_iter().for_each(|rest| self.finish_later(rest)),
         }
         fail_point!("csi::after-discard");
         let name = clone.clone();
@@ -82,6 +82,17 @@ impl Remover {
         }
         fail_point!("csi::after-trash");
         Ok(Removed::Gone)
+    }
+
+    /// Waits in the background until the kernel has forgotten a clone that nobody has any more. It does so by itself; what is not
+    /// tidied up before this process ends are directories, which the reaper finds.
+    fn finish_later(&self, rest: volume::Rest) {
+        let node = self.node.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = node.finish_discard(rest) {
+                tracing::warn!(%error, "a device that is to go is not gone yet; the reaper tries again");
+            }
+        });
     }
 
     /// Notes that an image could not be let go because somebody holds it.

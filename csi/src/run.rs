@@ -36,6 +36,8 @@ const CHECK: Duration = Duration::from_secs(10);
 pub(crate) const FINISH: Duration = Duration::from_secs(20);
 /// Then it is no longer waited for anything but threads that block.
 const CUT: Duration = Duration::from_secs(24);
+/// When all that is done once has been done: connected, listed, registered.
+const SETTLED: Duration = Duration::from_secs(10);
 /// And then for nothing: less than the half minute after which kubelet kills.
 const STOP: Duration = Duration::from_secs(27);
 
@@ -44,6 +46,7 @@ const STOP: Duration = Duration::from_secs(27);
 /// # Errors
 /// When something can't be started.
 pub fn run(config: Config) -> Result<()> {
+    aldaas_rbd::keep_few_heaps();
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let stop = CancellationToken::new();
     let (ended, told) = runtime.block_on(async {
@@ -94,6 +97,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     }
     tasks.spawn(plugin.reaper.clone().run(stop.clone()));
     tasks.spawn(plugin.reaper.clone().keep_leases(stop.clone()));
+    tasks.spawn(settle(stop.clone()));
     let identity = IdentityService::new(plugin.readiness.clone());
     let explain = ExplainService(plugin.reaper.clone());
     let served =
@@ -191,6 +195,14 @@ impl Plugin {
             let _ = served.await.inspect_err(|error| tracing::error!(%error, "health is no longer served"));
         });
         Ok(())
+    }
+}
+
+/// The plugin is on every node and mostly waits: what only its start needed is let go.
+async fn settle(stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(SETTLED) => aldaas_rbd::forget_the_start(),
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `usage` | written extents, differences, sparsify, object map |
 //! | `sharing` | watchers, the exclusive lock's owner |
 //! | `aio` | read, write, discard, zero, flush: as futures ([`Aio`]) or with callbacks |
+//! | `memory` | what librados and librbd leave in the memory of a program at rest |
 //! | `error`, `names` | [`Error`] with operation, target and errno; checked names |
 //! | `ffi`, `callback`, `wire`, `admin_socket` | inside: the border to C, Ceph's threads, its encoding, its counters |
 //!
@@ -59,6 +60,7 @@ mod ffi;
 mod image;
 mod image_lock;
 mod lock;
+mod memory;
 mod metadata;
 mod names;
 mod namespace;
@@ -77,6 +79,7 @@ pub use error::{Error, Result};
 pub use image::{Image, ImageInfo};
 pub use image_lock::{ImageLock, LockKind};
 pub use lock::Locker;
+pub use memory::{forget_the_start, keep_few_heaps};
 pub use names::{ImageId, ImageName, PoolName};
 pub use namespace::{ImageEntry, Namespace};
 pub use options::{CloneOptions, CreateOptions, DEFAULT_FEATURES, Stripe, features};

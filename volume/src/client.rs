@@ -89,9 +89,28 @@ impl Client {
 
     /// Detaches the image; nothing to do where no server runs.
     pub fn detach(&self, spec: &ImageSpec) -> Result<(), Error> {
-        match self.ask(&Request::Detach { spec: spec.clone(), cluster: self.cluster.clone() })? {
+        self.ask_to_detach(spec, false)
+    }
+
+    /// The same, whoever has its file open: all I/O fails from now on.
+    pub fn detach_though_open(&self, spec: &ImageSpec) -> Result<(), Error> {
+        self.ask_to_detach(spec, true)
+    }
+
+    fn ask_to_detach(&self, spec: &ImageSpec, though_open: bool) -> Result<(), Error> {
+        let cluster = self.cluster.clone();
+        match self.ask(&Request::Detach { spec: spec.clone(), though_open, cluster })? {
             Answer::Said(Response::Detached | Response::Stopping { .. }) | Answer::Nobody => Ok(()),
             Answer::Said(other) => Err(unexpected(format!("detach {spec}"), other)),
+        }
+    }
+
+    /// Has the server fail what it has not written yet of the image, and whatever comes. A server from before an upgrade can't:
+    /// it writes all of it.
+    pub fn abandon(&self, spec: &ImageSpec) -> Result<(), Error> {
+        match self.ask(&Request::Abandon { spec: spec.clone(), cluster: self.cluster.clone() })? {
+            Answer::Said(Response::Abandoned | Response::Stopping { .. }) | Answer::Nobody => Ok(()),
+            Answer::Said(other) => Err(unexpected(format!("abandon {spec}"), other)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Closing a volume: with everything written, or with what isn't written thrown away.
+//! Closing a volume, with everything written.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -20,13 +20,6 @@ use crate::{holders, sys};
 /// How long an unmount waits for whoever looks at a file system in passing.
 const UNMOUNT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What becomes of data that isn't written yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unwritten {
-    Saved,
-    Lost,
-}
-
 impl Node {
     /// Unbinds, unmounts, detaches and removes the volume's directories, in that order, from whatever state it is
     /// in. One that is unknown is fine. Works when the FUSE server is dead. Ends the FUSE server when it was
@@ -39,17 +32,6 @@ impl Node {
         let paths = self.layout.volume(spec)?;
         let _lock = self.layout.lock_volume(&paths)?;
         self.close_locked(spec, &paths)
-    }
-
-    /// [`close`](Self::close) of a volume that is going to be removed: what isn't written yet is thrown away instead, so
-    /// that it takes no longer the more there is. As after a power cut, the image is to be repaired before another use.
-    ///
-    /// # Errors
-    /// As [`close`](Self::close). A volume that is busy may have been shut down: its user gets I/O errors.
-    pub fn discard(&self, spec: &ImageSpec) -> Result<(), Error> {
-        let paths = self.layout.volume(spec)?;
-        let _lock = self.layout.lock_volume(&paths)?;
-        self.take_down(spec, &paths, Unwritten::Lost)
     }
 
     /// [`trim`](Self::trim), then [`close`](Self::close). Returns the bytes that were discarded.
@@ -78,10 +60,6 @@ impl Node {
     }
 
     pub(crate) fn close_locked(&self, spec: &ImageSpec, paths: &VolumePaths) -> Result<(), Error> {
-        self.take_down(spec, paths, Unwritten::Saved)
-    }
-
-    fn take_down(&self, spec: &ImageSpec, paths: &VolumePaths, unwritten: Unwritten) -> Result<(), Error> {
         let held = self.observe(spec, paths)?;
         let dead = held.is_dead();
         if !dead && !held.elsewhere.is_empty() {
@@ -89,16 +67,15 @@ impl Node {
         }
         unmount(&paths.data, dead)?;
         fail_point!("volume::after-unbind");
-        if let (Some(fs), Unwritten::Lost, false) = (&held.fs, unwritten, dead) {
-            if let Err(error) = shut_down(fs) {
-                tracing::warn!(image = %spec, %error, "what isn't written is written out instead");
-            }
-            fail_point!("volume::after-shut-down");
-        }
         unmount(&paths.fs, dead)?;
         fail_point!("volume::after-unmount");
         self.detach_locked(spec, held)?;
         fail_point!("volume::after-detach");
+        self.tidy(paths)
+    }
+
+    /// Removes the directories of a volume that is taken down, and a FUSE server that was its alone.
+    pub(crate) fn tidy(&self, paths: &VolumePaths) -> Result<(), Error> {
         for directory in [&paths.data, &paths.fs, &paths.dir] {
             layout::remove_dir_if_empty(directory)?;
         }
@@ -109,7 +86,7 @@ impl Node {
 }
 
 /// Has the file system of a mount end all I/O. Makes sure that it is that one and not what lies below its mount point.
-fn shut_down(fs: &Mount) -> Result<(), Error> {
+pub(crate) fn shut_down(fs: &Mount) -> Result<(), Error> {
     if fs.is_read_only() {
         return Ok(());
     }

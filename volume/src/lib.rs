@@ -31,6 +31,7 @@ mod cephconf;
 mod client;
 mod close;
 mod devnode;
+mod discard;
 mod error;
 mod filesystem;
 mod holders;
@@ -48,6 +49,7 @@ mod spec;
 mod sys;
 mod tool;
 
+pub use discard::Rest;
 pub use error::{Error, Holder};
 pub use identity::ClusterIdentity;
 pub use inventory::{Cleaned, Observed, Server};

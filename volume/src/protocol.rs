@@ -26,6 +26,17 @@ pub enum Request {
     Detach {
         /// Which image.
         spec: ImageSpec,
+        /// Also while its file is open: all I/O fails from now on. A server from before that waits until it is closed.
+        #[serde(default, skip_serializing_if = "is_false")]
+        though_open: bool,
+        /// As in `Attach`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cluster: Option<ClusterIdentity>,
+    },
+    /// Nobody wants any more what is written to the image: what waits and what comes fails at once. It stays attached.
+    Abandon {
+        /// Which image.
+        spec: ImageSpec,
         /// As in `Attach`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cluster: Option<ClusterIdentity>,
@@ -79,6 +90,8 @@ pub enum Response {
     Attached(Attached),
     /// The image is not attached (any more).
     Detached,
+    /// Nothing more is written to the image.
+    Abandoned,
     /// All attached images.
     List {
         /// Process id of the server.

@@ -76,8 +76,10 @@ fn converse(
 }
 
 fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
-    if let Request::Attach { cluster, .. } | Request::Detach { cluster, .. } | Request::List { cluster, .. } =
-        request
+    if let Request::Attach { cluster, .. }
+    | Request::Detach { cluster, .. }
+    | Request::Abandon { cluster, .. }
+    | Request::List { cluster, .. } = request
         && let (Some(asked), Some(serves)) = (cluster, images.identity())
         && !serves.is(asked)
     {
@@ -93,10 +95,14 @@ fn answer(request: &Request, images: &Images, on_demand: bool) -> Response {
                 Err(refusal) => failed(refusal),
             }
         }
-        Request::Detach { spec, .. } => match images.detach(spec) {
+        Request::Detach { spec, though_open, .. } => match images.detach(spec, *though_open) {
             Ok(()) => Response::Detached,
             Err(refusal) => failed(refusal),
         },
+        Request::Abandon { spec, .. } => {
+            images.abandon(spec);
+            Response::Abandoned
+        }
         Request::List { spec, .. } => {
             let meant = |open: &&Arc<OpenImage>| spec.as_ref().is_none_or(|spec| open.spec == *spec);
             let images = images.all().iter().filter(meant).map(|open| open.describe()).collect();

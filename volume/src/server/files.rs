@@ -16,6 +16,7 @@ use fuser::{
 
 use super::DISPATCHERS;
 use super::images::{Images, OpenImage};
+use super::writes::{self, Write};
 
 /// Nothing is remembered by the kernel: files appear and disappear, and only attaching looks them up.
 const NO_CACHING: Duration = Duration::ZERO;
@@ -81,7 +82,7 @@ fn finish(open: &OpenImage, operation: &str, result: Result<(), rbd::Error>, rep
     }
 }
 
-fn failed(open: &OpenImage, operation: &str, error: &rbd::Error) -> Errno {
+pub(super) fn failed(open: &OpenImage, operation: &str, error: &rbd::Error) -> Errno {
     static LOG: Throttle = Throttle::new();
     if error.is_blocklisted() {
         open.cut_off.store(true, Ordering::Release);
@@ -230,15 +231,10 @@ impl Filesystem for Files {
         reply: ReplyWrite,
     ) {
         let Some(open) = self.images.by_inode(ino.0) else { return reply.error(Errno::EIO) };
-        let written = data.len() as u32;
-        if offset.saturating_add(u64::from(written)) > open.size {
+        if offset.saturating_add(data.len() as u64) > open.size {
             return reply.error(Errno::ENOSPC);
         }
-        let asked = Arc::clone(&open);
-        open.image.aio_write(offset, data.to_vec(), move |result| match result {
-            Ok(()) => reply.written(written),
-            Err(e) => reply.error(failed(&asked, "write", &e)),
-        });
+        writes::write(&open, Write { offset, data: data.to_vec(), reply });
     }
 
     fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -289,11 +285,13 @@ impl Filesystem for Files {
 impl Files {
     fn flush_image(&self, ino: INodeNo, reply: ReplyEmpty) {
         match self.images.by_inode(ino.0) {
-            Some(open) if !open.read_only => {
+            Some(open) if !open.read_only && !open.writes.are_abandoned() => {
                 let asked = Arc::clone(&open);
                 open.image.aio_flush(move |result| finish(&asked, "flush", result, reply));
             }
-            _ => reply.ok(),
+            Some(open) if open.read_only => reply.ok(),
+            // What it held is on no disk, and nobody wants it there.
+            _ => reply.error(Errno::EIO),
         }
     }
 }

@@ -9,6 +9,7 @@ use aldaas_rbd as rbd;
 use rustix::io::Errno;
 
 use super::clients::{Clients, OwnClient};
+use super::writes::Writes;
 use crate::identity::ClusterIdentity;
 use crate::protocol::Attached;
 use crate::spec::{How, ImageSpec};
@@ -27,6 +28,8 @@ pub(super) struct OpenImage {
     pub size: u64,
     pub image: rbd::Image,
     pub open_files: AtomicU32,
+    /// What is being written.
+    pub writes: Writes,
     /// Set by the first I/O that says so; it never comes back.
     pub cut_off: AtomicBool,
     /// Declared after the image, since it has to go after it.
@@ -164,9 +167,10 @@ impl Images {
     /// Opens the image and shows its file. One that was cut off is closed before: only a new client gets through again.
     pub fn attach(&self, spec: &ImageSpec, how: How) -> Result<AttachOutcome, Refusal> {
         let name = spec.file_name().map_err(|e| refuse(Errno::INVAL, e.to_string()))?;
-        let is_cut_off = self.by_name(&name).is_some_and(|open| open.cut_off.load(Ordering::Acquire));
-        if is_cut_off {
-            self.detach(spec)?;
+        let is_of_no_use =
+            |open: Arc<OpenImage>| open.cut_off.load(Ordering::Acquire) || open.writes.are_abandoned();
+        if self.by_name(&name).is_some_and(is_of_no_use) {
+            self.detach(spec, false)?;
         }
         let inode = {
             let mut state = self.state();
@@ -232,13 +236,21 @@ impl Images {
             size,
             image,
             open_files: AtomicU32::new(0),
+            writes: Writes::default(),
             cut_off: AtomicBool::new(false),
             own_client,
         }))
     }
 
-    /// Hides the file, flushes and closes the image. One that isn't attached is fine.
-    pub fn detach(&self, spec: &ImageSpec) -> Result<(), Refusal> {
+    /// Fails what waits to be written to the image, and whatever comes. One that isn't attached is fine.
+    pub fn abandon(&self, spec: &ImageSpec) {
+        let open = spec.file_name().ok().and_then(|name| self.by_name(&name));
+        open.inspect(|open| open.writes.abandon());
+    }
+
+    /// Hides the file, flushes and closes the image. One that isn't attached is fine. It is waited for a while until its file is
+    /// closed, unless it is to go `though_open`.
+    pub fn detach(&self, spec: &ImageSpec, though_open: bool) -> Result<(), Refusal> {
         let name = spec.file_name().map_err(|e| refuse(Errno::INVAL, e.to_string()))?;
         let mut state = self.state();
         let open = match state.slots.get(&name) {
@@ -249,7 +261,7 @@ impl Images {
             None => return Ok(()),
         };
         let deadline = Instant::now() + RELEASE_PATIENCE;
-        while open.open_files.load(Ordering::Acquire) > 0 {
+        while !though_open && open.open_files.load(Ordering::Acquire) > 0 {
             let patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() {
                 return Err(refuse(
@@ -264,7 +276,7 @@ impl Images {
         drop(state);
         let result = close(open);
         self.state().slots.remove(&name);
-        tracing::info!(image = %spec, ?result, "detached");
+        tracing::info!(image = %spec, though_open, ?result, "detached");
         result
     }
 

@@ -8,6 +8,7 @@ mod clients;
 mod control;
 mod files;
 mod images;
+mod writes;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,0 +1,151 @@
+//! Taking away a volume whose content is to go: nothing more of it is written, and nobody waits until the kernel has
+//! forgotten what was.
+//!
+//! ```text
+//! unbind ─▶ the server fails what it has to write ─▶ shut the file system down ─▶ unmount it ─▶ detach
+//!                                                                                  └▶ where that takes long: detach the
+//!                                                                                     image beside it, and go on
+//! ```
+//!
+//! The kernel forgets the pages of a file system in the call that unmounts it, a gigabyte in some tenths of a second, but only
+//! if that was its last mount anywhere. So an unmount that still goes on when the mount can no longer be seen says that
+//! nobody else has the volume, and that the rest needs nobody's help: the device frees itself with its last user.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fail::fail_point;
+
+use crate::close::{shut_down, unmount};
+use crate::error::{Doing, Error};
+use crate::layout::{VolumeLock, VolumePaths};
+use crate::loopdev::{self, LoopDevice};
+use crate::mountinfo::{self, Mount};
+use crate::node::Node;
+use crate::spec::ImageSpec;
+
+/// An unmount that takes so long forgets pages: without any it is over in a few milliseconds.
+const WITHOUT_PAGES: Duration = Duration::from_millis(20);
+
+/// What is left of a discarded volume: a device that frees itself as soon as the kernel has forgotten what was on it.
+#[derive(Debug)]
+#[must_use = "its directories stay until it is finished"]
+pub struct Rest {
+    spec: ImageSpec,
+    paths: VolumePaths,
+    loops: Vec<LoopDevice>,
+    unmounting: JoinHandle<Result<(), Error>>,
+    _lock: VolumeLock,
+}
+
+impl Node {
+    /// [`close`](Self::close) of a volume that is going to be removed: what isn't written yet is thrown away instead, so
+    /// that it takes no longer the more there is. As after a power cut, the image is to be repaired before another use.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close). A volume that is busy may have been shut down: its user gets I/O errors.
+    pub fn discard(&self, spec: &ImageSpec) -> Result<(), Error> {
+        match self.begin_discard(spec)? {
+            Some(rest) => self.finish_discard(rest),
+            None => Ok(()),
+        }
+    }
+
+    /// The part of [`discard`](Self::discard) after which nobody here can see, use or write the volume, and nobody has its
+    /// image open. What may be left then takes the longer, the more of it the kernel has in memory.
+    ///
+    /// # Errors
+    /// As [`discard`](Self::discard).
+    pub fn begin_discard(&self, spec: &ImageSpec) -> Result<Option<Rest>, Error> {
+        let paths = self.layout.volume(spec)?;
+        let lock = self.layout.lock_volume(&paths)?;
+        let held = self.observe(spec, &paths)?;
+        let dead = held.is_dead();
+        if !dead && !held.elsewhere.is_empty() {
+            return Err(held.used_elsewhere(spec));
+        }
+        unmount(&paths.data, dead)?;
+        fail_point!("volume::after-unbind");
+        let rest = match held.fs.clone().filter(|_| !dead) {
+            Some(fs) if held.krbd.is_empty() => self.end(spec, &paths, fs, &held.loops)?,
+            // The kernel's client writes out what it has under way, and has the image open until the device is gone.
+            Some(fs) => {
+                throw_away(&fs);
+                unmount(&paths.fs, dead)?;
+                None
+            }
+            None => {
+                unmount(&paths.fs, dead)?;
+                None
+            }
+        };
+        fail_point!("volume::after-unmount");
+        if let Some(unmounting) = rest {
+            let (spec, loops) = (spec.clone(), held.loops);
+            return Ok(Some(Rest { spec, paths, loops, unmounting, _lock: lock }));
+        }
+        self.detach_locked(spec, held)?;
+        fail_point!("volume::after-detach");
+        self.tidy(&paths)?;
+        Ok(None)
+    }
+
+    /// Waits for what [`begin_discard`](Self::begin_discard) left, and removes its directories.
+    ///
+    /// # Errors
+    /// As [`discard`](Self::discard).
+    pub fn finish_discard(&self, rest: Rest) -> Result<(), Error> {
+        joined(&rest.spec, rest.unmounting)?;
+        rest.loops.iter().try_for_each(loopdev::detach)?;
+        fail_point!("volume::after-detach");
+        self.tidy(&rest.paths)
+    }
+
+    /// Ends a file system on the server's devices. Returns the unmount where that has only pages left to forget.
+    fn end(
+        &self,
+        spec: &ImageSpec,
+        paths: &VolumePaths,
+        fs: Mount,
+        loops: &[LoopDevice],
+    ) -> Result<Option<JoinHandle<Result<(), Error>>>, Error> {
+        // Shutting down ends the journal with a write behind all that is under way.
+        if let Err(error) = self.client.abandon(spec) {
+            tracing::warn!(%error, "what is being written is written");
+        }
+        let point = paths.fs.clone();
+        let work = move || {
+            throw_away(&fs);
+            unmount(&point, false)
+        };
+        let thread = thread::Builder::new().name("unmount".to_owned());
+        let unmounting = thread.spawn(work).doing(|| format!("start a thread to unmount {spec}"))?;
+        let mut unseen = None;
+        while !unmounting.is_finished() {
+            thread::sleep(Duration::from_millis(1));
+            if mountinfo::at(&mountinfo::read()?, &paths.fs).next().is_some() {
+                continue;
+            }
+            if unseen.get_or_insert_with(Instant::now).elapsed() > WITHOUT_PAGES {
+                // From here on the device frees itself with its last user, whatever becomes of us.
+                loops.iter().try_for_each(loopdev::let_go)?;
+                self.client.detach_though_open(spec)?;
+                return Ok(Some(unmounting));
+            }
+        }
+        joined(spec, unmounting).map(|()| None)
+    }
+}
+
+fn joined(spec: &ImageSpec, unmounting: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
+    let panicked = |_| std::io::Error::other("its thread panicked");
+    unmounting.join().map_err(panicked).doing(|| format!("unmount {spec}"))?
+}
+
+/// What isn't written yet of this file system never is.
+fn throw_away(fs: &Mount) {
+    if let Err(error) = shut_down(fs) {
+        tracing::warn!(%error, "unmounted as it is");
+    }
+    fail_point!("volume::after-shut-down");
+}
