@@ -211,6 +211,12 @@ admin socket = $D/run/rgw.asok
 CONF
 }
 
+# The manager looks for them where there are none.
+leave_modules_out() {
+  mkdir "$D/mgr/modules"
+  sed -i "s|^mgr initial modules =$|mgr module path = $D/mgr/modules|" "$D/ceph.conf"
+}
+
 write_env() {
   cat >"$D/env.new" <<ENV
 ALDAAS_CEPH_CONF=$D/ceph.conf

@@ -14,6 +14,7 @@
 //! The images are `aldaas-golden`'s, the mounts `aldaas-volume`'s, the engine `aldaas-restore`'s, which runs as a program of its
 //! own: here and in a cluster alike.
 
+#[cfg(feature = "controller")]
 pub mod controller;
 pub mod driver;
 mod error;

@@ -43,7 +43,8 @@ impl OwnCluster {
         // Beside the shared bed, where `hack/test` finds it if this process is killed.
         let base = env::var("ALDAAS_TESTBED").unwrap_or_else(|_| "/tmp/aldaas".to_owned());
         let dir = unique(&format!("{base}-own-"));
-        dev("up", &dir, options).unwrap_or_else(|error| panic!("start a cluster of one's own: {error}"));
+        let options: Vec<&str> = options.iter().copied().chain(["--no-modules"]).collect();
+        dev("up", &dir, &options).unwrap_or_else(|error| panic!("start a cluster of one's own: {error}"));
         OwnCluster { bed: Testbed::at(Path::new(&dir)) }
     }
 

@@ -61,12 +61,12 @@ impl Room {
         path
     }
 
-    /// A command that runs as the unprivileged user, with nothing in its environment.
+    /// A command that runs as the unprivileged user, with nothing in its environment but where programs are.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
+            .env("PATH", std::env::var_os("PATH").unwrap())
             .env("HOME", self.dir.path())
             .current_dir(self.dir.path());
         if let Some((uid, gid)) = self.user {
