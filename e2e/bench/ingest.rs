@@ -60,7 +60,7 @@ fn told(site: &Site, database: &Database, key: &str, dump: &[u8]) -> Result<Inge
     let image = loop {
         match database.latest() {
             Some(latest) if Some(&latest) != before.as_ref() => break latest,
-            _ => std::thread::sleep(Duration::from_millis(20)),
+            _ => std::thread::sleep(Duration::from_millis(50)),
         }
         ensure!(start.elapsed() < Duration::from_secs(300), "it is not ready after five minutes");
     };

@@ -13,6 +13,10 @@ use crate::shares::{Published, Scheduled};
 const SAMPLES: usize = 15;
 /// And how many at once.
 const CROWD: usize = 30;
+/// How long the node has work with a crowd that was deleted.
+const TIDYING: Duration = Duration::from_secs(8);
+/// How often it is asked whether a crowd is there: a list of all costs time on the same cores.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// When things happened to one pod, in milliseconds since the epoch. Node and tests have the same clock.
 struct Times {
@@ -101,7 +105,7 @@ fn crowd(site: &Site, room: &Room, kind: &str, database: Option<&str>) -> f64 {
         names.iter().map(|name| create(site, &pod(room, name, database))).collect();
     let wait = Instant::now();
     while room.ready_pods_of_all().len() < CROWD && wait.elapsed() < Duration::from_secs(110) {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(LOOK);
     }
     let all: Vec<Times> =
         names.iter().zip(&created).map(|(name, created)| times(site, room, name, *created)).collect();
@@ -110,6 +114,7 @@ fn crowd(site: &Site, room: &Room, kind: &str, database: Option<&str>) -> f64 {
         site.kube.delete(&path("pods", &room.name, name));
     }
     until("the crowd is gone", || room.ready_pods_of_all().is_empty().then_some(()));
+    std::thread::sleep(TIDYING);
     (last - created[0].0) / 1000.0
 }
 
@@ -171,6 +176,7 @@ pub fn measure(site: &Site) -> Vec<Figure> {
             Bound::Times(1.0),
         ),
     ];
+    std::thread::sleep(TIDYING);
     let plain_crowd = crowd(site, &room, "plain-crowd", None);
     let crowd = crowd(site, &room, "crowd", Some(&database.name));
     let alone = CROWD as f64 * p50;

@@ -57,7 +57,7 @@ pub struct Engine {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 1024)))]
     pub args: Vec<String>,
-    /// Memory and CPU of the Jobs that restore and verify.
+    /// Memory and CPU of the Jobs that restore and verify; where nothing is said, requests of 250m and 256Mi without limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 }

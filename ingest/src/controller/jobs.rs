@@ -1,6 +1,7 @@
 //! The Jobs: in the engine's own container image, with `aldaas-restore` from a directory of the node, or laid in by an init
 //! container. That costs each pod a second: kubelet looks only once in a second whether an init container has ended.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aldaas_api::GoldenImageName;
@@ -18,6 +19,8 @@ use super::names::{ATTEMPT, CONTAINER, DATABASE, IMAGE, MANIFEST, SOURCE, TASK};
 const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(24 * 3600), Duration::from_secs(3600));
 /// What a Job may take longer than its work: for a node to be found, and images to be pulled.
 const GRACE: Duration = Duration::from_secs(15 * 60);
+/// What a Job asks for where nothing is said. With nothing at all it would get what everybody else leaves of a busy node.
+const REQUESTS: [(&str, &str); 2] = [("cpu", "250m"), ("memory", "256Mi")];
 /// Where `aldaas-restore` is laid.
 const PROGRAM: &str = "/aldaas/aldaas-restore";
 /// Sockets, logs, and what a restore must put aside.
@@ -169,9 +172,10 @@ fn container(order: &Order<'_>) -> Value {
         "securityContext": restricted(),
         "volumeMounts": mounts,
     });
-    if let Some(resources) = &engine.resources {
-        container["resources"] = json!(resources);
-    }
+    container["resources"] = match &engine.resources {
+        Some(resources) => json!(resources),
+        None => json!({ "requests": BTreeMap::from(REQUESTS) }),
+    };
     if let Some(policy) = engine.image_pull_policy {
         container["imagePullPolicy"] = json!(match policy {
             PullPolicy::Always => "Always",
@@ -336,6 +340,16 @@ mod tests {
             job(&order, settings).unwrap().spec.unwrap().template.spec.unwrap()
         };
         Task::ALL.map(pod).to_vec()
+    }
+
+    #[test]
+    fn a_job_asks_for_something_where_nothing_is_said() {
+        for pod in pods(&settings()) {
+            let asked = pod.containers[0].resources.clone().unwrap();
+            let requests = asked.requests.unwrap();
+            assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("250m", "256Mi"));
+            assert_eq!(asked.limits, None);
+        }
     }
 
     #[test]

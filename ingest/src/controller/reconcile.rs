@@ -432,7 +432,11 @@ impl Work {
             if result.is_err() {
                 break;
             }
-            tracing::info!("{action}");
+            match &action {
+                // Many times a second, until the node has let go of it.
+                Action::Seal(..) => tracing::debug!("{action}"),
+                action => tracing::info!("{action}"),
+            }
             result = runner.act(action).await;
             done += u32::from(result.is_ok());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aldaas_api::kinds::{Database, DatabaseStatus, GoldenImage, GoldenImageStatus, SourceObject};
 use aldaas_api::{DatabaseName, GoldenImageName};
@@ -27,6 +28,10 @@ use super::status::{self, Mark};
 use super::storage::Storage;
 use super::watches::Watches;
 use super::writes::{apply_status, exists_is_fine, missing_is_fine};
+
+/// How long a container may run on after its last word. kubelet looks whether something of a deleted pod runs at once, and then only
+/// every two seconds.
+const LAST_WORD_TO_END: Duration = Duration::from_millis(150);
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +129,7 @@ impl Runner<'_> {
                 let (name, uid) = (image.clone(), pod_uid.clone());
                 self.tools.storage.run(move |store| store.restored(&name, &uid, &manifest)).await?;
                 fail_point!("ingest::controller-after-restored");
+                tokio::time::sleep(LAST_WORD_TO_END).await;
                 self.remove_job(&image, Task::Build).await?;
                 self.remove_pod(&pod_uid).await
             }
