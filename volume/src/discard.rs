@@ -11,10 +11,13 @@
 //! if that was its last mount anywhere. So an unmount that still goes on when the mount can no longer be seen says that
 //! nobody else has the volume, and that the rest needs nobody's help: the device frees itself with its last user.
 
+use std::fs;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fail::fail_point;
+use rustix::process::Pid;
 
 use crate::close::{shut_down, unmount};
 use crate::error::{Doing, Error};
@@ -24,8 +27,8 @@ use crate::mountinfo::{self, Mount};
 use crate::node::Node;
 use crate::spec::ImageSpec;
 
-/// An unmount that takes so long forgets pages: without any it is over in a few milliseconds.
-const WITHOUT_PAGES: Duration = Duration::from_millis(20);
+/// An unmount that has computed for so long since its mount vanished forgets pages: without any it only had to return.
+const RETURNING: Duration = Duration::from_millis(1);
 
 /// What is left of a discarded volume: a device that frees itself as soon as the kernel has forgotten what was on it.
 #[derive(Debug)]
@@ -113,20 +116,23 @@ impl Node {
         if let Err(error) = self.client.abandon(spec) {
             tracing::warn!(%error, "what is being written is written");
         }
-        let point = paths.fs.clone();
+        let (point, (tell, told)) = (paths.fs.clone(), mpsc::channel());
         let work = move || {
+            let _ = tell.send(rustix::thread::gettid());
             throw_away(&fs);
             unmount(&point, false)
         };
         let thread = thread::Builder::new().name("unmount".to_owned());
         let unmounting = thread.spawn(work).doing(|| format!("start a thread to unmount {spec}"))?;
-        let mut unseen = None;
+        let thread = told.recv().ok();
+        let mut since = None;
         while !unmounting.is_finished() {
             thread::sleep(Duration::from_millis(1));
             if mountinfo::at(&mountinfo::read()?, &paths.fs).next().is_some() {
                 continue;
             }
-            if unseen.get_or_insert_with(Instant::now).elapsed() > WITHOUT_PAGES {
+            let computed = thread.and_then(computed_by).unwrap_or_default();
+            if computed.saturating_sub(*since.get_or_insert(computed)) > RETURNING {
                 // From here on the device frees itself with its last user, whatever becomes of us.
                 loops.iter().try_for_each(loopdev::let_go)?;
                 self.client.detach_though_open(spec)?;
@@ -140,6 +146,12 @@ impl Node {
 fn joined(spec: &ImageSpec, unmounting: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
     let panicked = |_| std::io::Error::other("its thread panicked");
     unmounting.join().map_err(panicked).doing(|| format!("unmount {spec}"))?
+}
+
+/// How long a thread of ours had a processor. Where the kernel doesn't say, never: its end is waited for.
+fn computed_by(thread: Pid) -> Option<Duration> {
+    let said = fs::read_to_string(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero())).ok()?;
+    said.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// What isn't written yet of this file system never is.

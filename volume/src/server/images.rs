@@ -245,7 +245,10 @@ impl Images {
     /// Fails what waits to be written to the image, and whatever comes. One that isn't attached is fine.
     pub fn abandon(&self, spec: &ImageSpec) {
         let open = spec.file_name().ok().and_then(|name| self.by_name(&name));
-        open.inspect(|open| open.writes.abandon());
+        let Some(open) = open.filter(|open| !open.read_only) else { return };
+        open.writes.abandon();
+        // What librbd has it will write before it closes the image: it may begin now.
+        open.image.aio_flush(|_| ());
     }
 
     /// Hides the file, flushes and closes the image. One that isn't attached is fine. It is waited for a while until its file is
