@@ -22,6 +22,7 @@ e2e: deps ## the scenarios on a real Kubernetes, installed through the chart (e2
 
 bench: deps ## measure, and write target/bench/*.json
 	@hack/bench
+	@e2e/run --bench
 
 lint: deps ## the static half of test
 	@hack/lint

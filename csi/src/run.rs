@@ -46,7 +46,6 @@ const STOP: Duration = Duration::from_secs(27);
 /// # Errors
 /// When something can't be started.
 pub fn run(config: Config) -> Result<()> {
-    aldaas_rbd::keep_few_heaps();
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let stop = CancellationToken::new();
     let (ended, told) = runtime.block_on(async {

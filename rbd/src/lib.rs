@@ -19,6 +19,7 @@
 //! | `usage` | written extents, differences, sparsify, object map |
 //! | `sharing` | watchers, the exclusive lock's owner |
 //! | `aio` | read, write, discard, zero, flush: as futures ([`Aio`]) or with callbacks |
+//! | `ending` | the end of a program that may still have threads of librados |
 //! | `memory` | what librados and librbd leave in the memory of a program at rest |
 //! | `error`, `names` | [`Error`] with operation, target and errno; checked names |
 //! | `ffi`, `callback`, `wire`, `admin_socket` | inside: the border to C, Ceph's threads, its encoding, its counters |
@@ -55,6 +56,7 @@ mod admin_socket;
 mod aio;
 mod callback;
 mod cluster;
+mod ending;
 mod error;
 mod ffi;
 mod image;
@@ -75,11 +77,12 @@ mod wire;
 
 pub use aio::{Aio, MAX_IO};
 pub use cluster::{Cluster, ConnectOptions};
+pub use ending::exit_at_once;
 pub use error::{Error, Result};
 pub use image::{Image, ImageInfo};
 pub use image_lock::{ImageLock, LockKind};
 pub use lock::Locker;
-pub use memory::{forget_the_start, keep_few_heaps};
+pub use memory::forget_the_start;
 pub use names::{ImageId, ImageName, PoolName};
 pub use namespace::{ImageEntry, Namespace};
 pub use options::{CloneOptions, CreateOptions, DEFAULT_FEATURES, Stripe, features};

@@ -3,23 +3,6 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-/// glibc's default is eight for each processor.
-#[cfg(target_env = "gnu")]
-const HEAPS: c_int = 2;
-
-/// Has glibc keep few heaps, as `MALLOC_ARENA_MAX` in the environment does: librados and librbd start a dozen threads, most of
-/// which allocate now and then, and each would keep a heap of its own. For programs that don't carry data; to be called first
-/// in `main`.
-///
-/// Implements: `mallopt`.
-pub fn keep_few_heaps() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers, and is safe to call from any thread; a refusal changes nothing.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-    }
-}
-
 /// Lets go of what only the start of a program needed: freed memory, and the code of this program and its libraries. Code that
 /// is needed again is mapped again, from the page cache as a rule; what is used once in a month is not held for ever.
 ///
@@ -81,7 +64,5 @@ mod tests {
         let after = mapped();
         assert!(after < before / 2, "{before} KiB, then {after} KiB");
         assert_eq!(crate::librbd_version(), version);
-        keep_few_heaps();
-        assert_eq!(vec![7u8; 1 << 20].iter().map(|&n| u64::from(n)).sum::<u64>(), 7 << 20);
     }
 }

@@ -61,12 +61,12 @@ impl Room {
         path
     }
 
-    /// A command that runs as the unprivileged user, with nothing in its environment but where programs are.
+    /// A command that runs as the unprivileged user, with nothing in its environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.dir.path())
             .current_dir(self.dir.path());
         if let Some((uid, gid)) = self.user {

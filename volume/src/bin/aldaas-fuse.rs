@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use aldaas_rbd::ConnectOptions;
@@ -98,18 +97,13 @@ impl From<Serve> for ServeOptions {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("ALDAAS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(ansi).with_env_filter(filter).init();
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("aldaas-fuse: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let ended = run(cli.command).inspect_err(|e| eprintln!("aldaas-fuse: {e:#}"));
+    aldaas_rbd::exit_at_once(u8::from(ended.is_err()))
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
