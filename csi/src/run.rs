@@ -31,13 +31,13 @@ use crate::{Config, grpc, objects};
 
 /// How often it is checked whether the plugin could publish.
 const CHECK: Duration = Duration::from_secs(10);
+/// When all that is done once has been done: connected, listed, registered.
+const SETTLED: Duration = Duration::from_secs(10);
 /// A stop, where something hangs: so long may calls and removals that were begun go on. What is cut short is found by the next
 /// try.
 pub(crate) const FINISH: Duration = Duration::from_secs(20);
 /// Then it is no longer waited for anything but threads that block.
 const CUT: Duration = Duration::from_secs(24);
-/// When all that is done once has been done: connected, listed, registered.
-const SETTLED: Duration = Duration::from_secs(10);
 /// And then for nothing: less than the half minute after which kubelet kills.
 const STOP: Duration = Duration::from_secs(27);
 

@@ -81,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_map_reads_back_as_it_was_written(map in prop::collection::btree_map(".{0,40}", ".{0,40}", 0..20)) {
+        fn a_map_reads_back_as_it_was_written(map: BTreeMap<String, String>) {
             prop_assert_eq!(decode_map(&encode_map(&map)).unwrap(), map);
         }
 
