@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Bed, HELLO, Plugin, Writer, code, eventually, image, is_mounted};
 use tonic::Code;
 
@@ -205,9 +207,11 @@ async fn an_ingest_job_builds_on_a_blank_image_and_verifies_on_a_clone_of_it() {
     let target = bed.plugin.target("build");
     assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0, "no lost+found");
     std::fs::write(target.join("hello"), HELLO).unwrap();
-    // Another Job's build of the same image, and a clone of what is not sealed.
+    // Another Job's build of the same image, and a clone of what is not sealed in time.
     assert_eq!(code(&bed.plugin.send(build(&bed.plugin, "second")).await), Code::AlreadyExists);
-    assert_eq!(code(&bed.plugin.send(candidate(&bed.plugin, "early")).await), Code::FailedPrecondition);
+    let mut early = common::timed(candidate(&bed.plugin, "early"));
+    early.set_timeout(Duration::from_secs(2));
+    assert_eq!(code(&bed.plugin.client().node_publish_volume(early).await), Code::FailedPrecondition);
     assert!(target.join("hello").exists());
     bed.plugin.unpublish("build").await.unwrap();
     assert!(!target.exists());
@@ -218,7 +222,13 @@ async fn an_ingest_job_builds_on_a_blank_image_and_verifies_on_a_clone_of_it() {
     let golden = bed.golden.store.golden_image(&name).unwrap();
     assert_eq!(golden.record.state, aldaas_golden::State::Candidate, "sealing is the controller's");
 
+    // It was asked for before the seal, and comes with it.
+    let (mut client, verify) = (bed.plugin.client(), common::timed(candidate(&bed.plugin, "verify")));
+    let waits = tokio::spawn(async move { client.node_publish_volume(verify).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waits.is_finished(), "it is not sealed yet");
     bed.golden.seal_by_hand(&name);
+    waits.await.unwrap().unwrap();
     assert_eq!(code(&bed.plugin.send(build(&bed.plugin, "build")).await), Code::FailedPrecondition);
     bed.plugin.send(candidate(&bed.plugin, "verify")).await.unwrap();
     let target = bed.plugin.target("verify");

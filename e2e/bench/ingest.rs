@@ -98,8 +98,9 @@ fn parts(site: &Site, image: &str, since: f64, until: f64) -> Result<Vec<(&'stat
         ("Job to restore (pod, blank volume, container)", build.0 - building),
         ("restore", build.1 - build.0),
         ("restored to sealed (the node lets go)", build.2 - build.1),
-        ("sealed to Job of the check", checking - build.2),
+        ("restored to Job of the check", checking - build.1),
         ("Job to check (pod, clone, container)", check.0 - checking),
+        ("sealed to check", check.0 - build.2),
         ("check", check.1 - check.0),
         ("checked to latest", until - check.1),
     ];

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use aldaas_api::GoldenImageName;
 use aldaas_api::context::WantedClone;
-use aldaas_golden as golden;
+use aldaas_golden::{self as golden, State};
 use fail::fail_point;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::{How, PublishError, PublishRequest, Publisher, Ready, choose};
+use super::{GaveUp, How, PublishError, PublishRequest, Publisher, Ready, choose};
 use crate::blocking::blocking;
 use crate::ports::Database;
+
+/// How often is looked whether an image is sealed: the first pause, and the longest.
+const POLLS: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(60));
 
 impl Publisher {
     /// A clone of a ready image for this pod alone, mounted.
@@ -32,7 +35,7 @@ impl Publisher {
         .await
     }
 
-    /// A clone of a sealed image that is not verified yet, mounted.
+    /// A clone of a sealed image that is not verified yet, mounted. Its pod may have been made ahead of the seal, which is waited for.
     pub(crate) async fn candidate_for_pod(
         &self,
         request: &PublishRequest,
@@ -45,11 +48,28 @@ impl Publisher {
             unverified: true,
             ..self.ask(request, golden::Purpose::Pod, None, database)
         };
+        self.until_sealed(image, deadline).await?;
         let image = image.clone();
         self.make_and_open(request, database, deadline, made, move |store| {
             store.ensure_clone(&store.golden_image(&image)?, &ask)
         })
         .await
+    }
+
+    /// As long as there is time. Whether it was is for the clone to say.
+    async fn until_sealed(&self, image: &GoldenImageName, deadline: Instant) -> Result<(), PublishError> {
+        let mut pause = POLLS.0;
+        loop {
+            let name = image.clone();
+            let looked = self.storage.run(move |store| Ok(store.golden_image(&name)?.record.state)).await?;
+            if looked != State::Candidate || Instant::now() + pause > deadline {
+                return Ok(());
+            }
+            if self.wait(deadline, sleep(pause)).await == Err(GaveUp::Stopping) {
+                return Err(PublishError::Stopping);
+            }
+            pause = (pause * 2).min(POLLS.1);
+        }
     }
 
     async fn make_and_open(

@@ -44,8 +44,12 @@ pub enum Action {
     Rebuild(GoldenImageName, Option<Source>),
     /// Start a Job.
     Start(GoldenImageName, Task, u32),
-    /// The build is complete: keep with the image what it did, and let the pod go.
+    /// The build is complete: keep with the image what it did.
     Restored(GoldenImageName, String, Box<Manifest>),
+    /// Start the Job of the check ahead of the seal: its pod comes while the other goes, and its volume waits for the seal.
+    CheckAhead(GoldenImageName),
+    /// Let the pod go that restored it, and its Job.
+    LetGo(GoldenImageName, String),
     /// Seal it, as soon as nobody has it open.
     Seal(GoldenImageName, String, Box<Manifest>),
     /// The check succeeded: it is ready.
@@ -83,7 +87,9 @@ impl fmt::Display for Action {
             Self::Begin(image, dump) => write!(f, "begin {image} of {}", dump.source.location),
             Self::Rebuild(image, _) => write!(f, "make the object of {image} anew"),
             Self::Start(image, task, attempt) => write!(f, "start the {task} of {image}, try {attempt}"),
-            Self::Restored(image, ..) => write!(f, "{image} is restored: its pod may go"),
+            Self::Restored(image, ..) => write!(f, "{image} is restored"),
+            Self::CheckAhead(image) => write!(f, "start the check of {image} ahead"),
+            Self::LetGo(image, _) => write!(f, "let the pod go that restored {image}"),
             Self::Seal(image, ..) => write!(f, "seal {image}"),
             Self::Verified(image, _) => write!(f, "{image} is ready"),
             Self::Retry(image, task, attempt, at, why) => {
@@ -235,7 +241,8 @@ impl Step<'_> {
         if let Some((pod, manifest)) =
             candidate.and_then(|rbd| rbd.builder.as_ref().zip(rbd.manifest.as_ref()))
         {
-            self.remove_jobs();
+            self.remove_job(Task::Build);
+            self.check_ahead();
             return self.plan.act(Action::Seal(self.name.clone(), pod.clone(), manifest.clone()));
         }
         let Some(job) = &self.image.build else {
@@ -262,6 +269,8 @@ impl Step<'_> {
             Outcome::Running(_) => {}
             Outcome::Done { pod_uid, manifest } if builder == Some(pod_uid) => {
                 self.plan.act(Action::Restored(self.name.clone(), pod_uid.clone(), manifest.clone()));
+                self.check_ahead();
+                self.plan.act(Action::LetGo(self.name.clone(), pod_uid.clone()));
             }
             Outcome::Done { .. } => {
                 let why = "its image in Ceph is gone, or not the one that was restored into".to_owned();
@@ -274,12 +283,13 @@ impl Step<'_> {
 
     /// It is sealed and to be looked at.
     fn check(&mut self, object: &Object) {
+        self.remove_job(Task::Build);
         let Some(job) = &self.image.check else {
             // Where the pod that restored it was lost before its Job was removed, another came in its place.
-            if self.image.has_a_running_pod() {
-                return self.remove_jobs();
+            if !self.image.has_a_running_pod() {
+                self.start(object, Task::Check);
             }
-            return self.start(object, Task::Check);
+            return;
         };
         match &job.outcome {
             _ if job.deleting => {}
@@ -289,6 +299,13 @@ impl Step<'_> {
             }
             Outcome::MayPass(why) => self.failed(Task::Check, job, why.clone(), true),
             Outcome::Final(why) => self.failed(Task::Check, job, why.clone(), false),
+        }
+    }
+
+    /// Where the pod that restored it was lost before its Job was removed, another came in its place: that goes first.
+    fn check_ahead(&mut self) {
+        if self.image.check.is_none() && !self.image.has_a_running_pod() {
+            self.plan.act(Action::CheckAhead(self.name.clone()));
         }
     }
 
@@ -344,16 +361,17 @@ impl Step<'_> {
 
     /// Whether there still are Jobs; they are told to go.
     fn remove_jobs_first(&mut self) -> bool {
-        let mut left = false;
-        for task in Task::ALL {
-            if let Some(job) = self.image.job(task) {
-                left = true;
-                if !job.deleting {
-                    self.plan.act(Action::RemoveJob(self.name.clone(), task));
-                }
-            }
+        let left = Task::ALL.map(|task| self.remove_job(task));
+        left.contains(&true)
+    }
+
+    /// Whether there still is this Job; it is told to go.
+    fn remove_job(&mut self, task: Task) -> bool {
+        let Some(job) = self.image.job(task) else { return false };
+        if !job.deleting {
+            self.plan.act(Action::RemoveJob(self.name.clone(), task));
         }
-        left
+        true
     }
 
     /// Retiring it was cut short.
@@ -451,7 +469,7 @@ impl Action {
 
     /// Whether something is under way after it.
     fn makes_work(&self) -> bool {
-        matches!(self, Self::Rebuild(..) | Self::Discard(_) | Self::RemoveJob(..))
+        matches!(self, Self::Rebuild(..) | Self::Discard(_) | Self::RemoveJob(..) | Self::LetGo(..))
     }
 }
 

@@ -131,6 +131,15 @@ impl World {
                 rbd.source = Some(Source { location: source.location.clone(), etag: source.etag.clone() });
                 rbd.manifest = Some(manifest);
             }
+            Action::CheckAhead(name) => {
+                assert!(self.image(&name).is_restored(), "there is nothing to be looked at");
+                self.start(&name, Task::Check, 1);
+            }
+            Action::LetGo(name, pod) => {
+                let build = self.image(&name).build.as_mut().unwrap();
+                assert!(matches!(&build.outcome, Outcome::Done { pod_uid, .. } if *pod_uid == pod));
+                build.deleting = true;
+            }
             Action::Seal(name, pod, manifest) => {
                 let rbd = self.image(&name).rbd.as_mut().unwrap();
                 assert_eq!((rbd.state, rbd.builder.as_ref()), (State::Candidate, Some(&pod)));
@@ -203,7 +212,7 @@ impl World {
         let image = self.image(name);
         match task {
             Task::Build => assert!(image.rbd.is_none(), "not on a blank image"),
-            Task::Check => assert_eq!(image.state(), Some(State::Sealed)),
+            Task::Check => assert!(image.is_restored() || image.state() == Some(State::Sealed)),
         }
         let object = image.object.as_mut().unwrap();
         (object.attempts, object.next_try) = (attempt, None);
@@ -225,6 +234,7 @@ impl World {
         for image in self.view.images.values_mut() {
             for task in Task::ALL {
                 let known = image.sources().next().cloned();
+                let waits = task == Task::Check && image.state() == Some(State::Candidate);
                 let Some(running) = job(image, task).as_mut() else { continue };
                 let source = running.source.clone().or(known);
                 if running.deleting {
@@ -242,6 +252,8 @@ impl World {
                             image.rbd = Some(Rbd { state, trashed, builder, manifest, source, created });
                         }
                     }
+                    // The volume is not there before the seal.
+                    Outcome::Running(Some(_)) if waits && end > 1 => {}
                     Outcome::Running(Some(pod)) => {
                         running.outcome = match end {
                             0 => Outcome::MayPass("lost".into()),

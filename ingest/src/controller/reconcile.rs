@@ -420,6 +420,8 @@ impl Work {
             database: self.object.as_ref(),
             objects: self.objects,
             records: &self.records,
+            restored: None,
+            since: tokio::time::Instant::now(),
         };
         // Who waits, waits for what is done, not for what is said. After it everything is looked at anew, so that nothing is said of
         // what was before; but what can't be done for a while says why.
@@ -437,8 +439,9 @@ impl Work {
                 Action::Seal(..) => tracing::debug!("{action}"),
                 action => tracing::info!("{action}"),
             }
+            let ahead = matches!(action, Action::CheckAhead(_));
             result = runner.act(action).await;
-            done += u32::from(result.is_ok());
+            done += u32::from(result.is_ok() && !ahead);
         }
         if at_once && done == 0 && result.as_ref().is_err_and(ActError::leaves_no_mark) {
             let said = say(&mut runner, &self.statuses, self.status.as_ref()).await;

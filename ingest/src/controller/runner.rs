@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaas_api::kinds::{Database, DatabaseStatus, GoldenImage, GoldenImageStatus, SourceObject};
+use aldaas_api::manifest::Manifest;
 use aldaas_api::{DatabaseName, GoldenImageName};
 use aldaas_daemon::election::Election;
 use aldaas_golden as golden;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Resource, ResourceExt as _};
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
 use super::config::JobSettings;
 use super::database_status::source_object;
@@ -99,6 +101,10 @@ pub struct Runner<'a> {
     pub objects: HashMap<GoldenImageName, GoldenImage>,
     /// Their records in RBD.
     pub records: &'a HashMap<GoldenImageName, GoldenRecord>,
+    /// What became known to be restored since they were read.
+    pub restored: Option<(GoldenImageName, Box<Manifest>)>,
+    /// When all this was observed.
+    pub since: Instant,
 }
 
 type Acted = Result<(), ActError>;
@@ -126,10 +132,20 @@ impl Runner<'_> {
             Action::Rebuild(image, source) => self.rebuild(image, source).await,
             Action::Start(image, task, attempt) => self.start(image, task, attempt).await,
             Action::Restored(image, pod_uid, manifest) => {
-                let (name, uid) = (image.clone(), pod_uid.clone());
-                self.tools.storage.run(move |store| store.restored(&name, &uid, &manifest)).await?;
+                let (name, did) = (image.clone(), manifest.clone());
+                self.tools.storage.run(move |store| store.restored(&name, &pod_uid, &did)).await?;
                 fail_point!("ingest::controller-after-restored");
-                tokio::time::sleep(LAST_WORD_TO_END).await;
+                self.restored = Some((image, manifest));
+                Ok(())
+            }
+            Action::CheckAhead(image) => {
+                if let Err(error) = self.start(image, Task::Check, 1).await {
+                    tracing::debug!(%error, "the check begins after the seal");
+                }
+                Ok(())
+            }
+            Action::LetGo(image, pod_uid) => {
+                sleep_until(self.since + LAST_WORD_TO_END).await;
                 self.remove_job(&image, Task::Build).await?;
                 self.remove_pod(&pod_uid).await
             }
@@ -297,8 +313,9 @@ impl Runner<'_> {
         let job = jobs::job(&order, &self.tools.jobs)?;
         let watches = &self.tools.watches;
         if task == Task::Check {
-            let manifest = self.records.get(&image).and_then(|record| record.manifest.as_ref());
-            let Some(manifest) = manifest else {
+            let now = self.restored.as_ref().filter(|(of, _)| *of == image).map(|(_, manifest)| &**manifest);
+            let before = || self.records.get(&image)?.manifest.as_ref();
+            let Some(manifest) = now.or_else(before) else {
                 let why = "what stands in Ceph of it can't be read: its manifest is missing".to_owned();
                 return self.fail(image, End::Failed, why).await;
             };
@@ -313,7 +330,7 @@ impl Runner<'_> {
         self.mark(&image, Mark::Started(task, attempt)).await
     }
 
-    async fn verified(&mut self, image: GoldenImageName, manifest: aldaas_api::manifest::Manifest) -> Acted {
+    async fn verified(&mut self, image: GoldenImageName, manifest: Manifest) -> Acted {
         let name = image.clone();
         self.tools.storage.run(move |store| store.verified(&name)).await?;
         fail_point!("ingest::controller-after-verified");

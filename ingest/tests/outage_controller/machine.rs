@@ -140,13 +140,18 @@ impl Machine {
         while self.hold.load(std::sync::atomic::Ordering::Acquire) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let machine = self.clone();
         let (owned, uid) = (json!(pod.spec), pod.uid().unwrap());
-        let described = pod.clone();
-        let mounted = tokio::task::spawn_blocking(move || machine.mount(&described)).await.unwrap();
-        let Ok((volume, data)) = mounted else {
-            eprintln!("{name} can't be mounted: {}", mounted.err().unwrap());
-            return;
+        // As kubelet does it: again and again, until the pod goes.
+        let (volume, data) = loop {
+            let (machine, described) = (self.clone(), pod.clone());
+            match tokio::task::spawn_blocking(move || machine.mount(&described)).await.unwrap() {
+                Ok(mounted) => break mounted,
+                Err(error) => eprintln!("{name} can't be mounted: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if matches!(pods.get_opt(&name).await, Ok(None)) {
+                return;
+            }
         };
         self.logs.lock().unwrap().entry(name.clone()).or_default();
         self.say(&pods, &name, "Running", &json!({ "running": {} })).await;
