@@ -66,46 +66,45 @@ impl Remover {
     pub async fn remove(&self, clone: &CloneName) -> Result<Removed, RemoveError> {
         let spec = volume::ImageSpec::new(self.storage.pool().as_str(), golden::CLONE, clone.as_str());
         let node = self.node.clone();
-        match blocking(move || node.begin_discard(&spec)).await {
+        let rest = match blocking(move || node.begin_discard(&spec)).await {
             Err(error) if error.is_busy() => return Ok(self.quarantined(clone, error.to_string())),
-            other => other?.into_iter().for_each(|rest| self.finish_later(rest)),
-        }
+            other => other?,
+        };
         fail_point!("csi::after-discard");
-        let name = clone.clone();
-        match self.storage.run(move |store| store.trash_clone(&name, PATIENCE)).await {
-            Ok(Some(trashed)) => self.purge_later(trashed),
-            Ok(None) => {}
-            Err(error @ (golden::Error::InUse { .. } | golden::Error::Leased(_))) => {
-                return Ok(self.quarantined(clone, error.to_string()));
-            }
-            Err(error) => return Err(error.into()),
+        let closing = rest.as_ref().map_or_else(Vec::new, |rest| rest.closing().to_vec());
+        let trash = |closing: Vec<String>, patience| {
+            let name = clone.clone();
+            self.storage.run(move |store| store.trash_clone_let_go(&name, &closing, patience))
+        };
+        let (mut rest, mut trashed) = (rest, trash(closing, Duration::ZERO).await);
+        if let Err(golden::Error::InUse { .. }) = trashed {
+            // Somebody else has it too: that takes time, if it ends at all.
+            finish(&self.node, rest.take()).await;
+            trashed = trash(Vec::new(), PATIENCE).await;
         }
         fail_point!("csi::after-trash");
-        Ok(Removed::Gone)
-    }
-
-    /// Waits in the background until the kernel has forgotten a clone that nobody has any more. It does so by itself; what is not
-    /// tidied up before this process ends are directories, which the reaper finds.
-    fn finish_later(&self, rest: volume::Rest) {
-        let node = self.node.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = node.finish_discard(rest) {
-                tracing::warn!(%error, "a device that is to go is not gone yet; the reaper tries again");
+        let (trashed, removed) = match trashed {
+            Ok(trashed) => (trashed, Ok(Removed::Gone)),
+            Err(error @ (golden::Error::InUse { .. } | golden::Error::Leased(_))) => {
+                (None, Ok(self.quarantined(clone, error.to_string())))
             }
-        });
+            Err(error) => (None, Err(error.into())),
+        };
+        self.finish_later(rest, trashed);
+        removed
     }
 
-    /// Notes that an image could not be let go because somebody holds it.
-    pub(crate) fn quarantined(&self, image: &impl std::fmt::Display, why: String) -> Removed {
-        tracing::warn!(image = %image, why, "quarantined: somebody still holds a volume that is to go; it is tried again");
-        self.metrics.quarantined();
-        Removed::Quarantined { why }
-    }
-
-    /// The second step. What is not purged before this process ends lies in the trash, where the reaper finds it.
-    fn purge_later(&self, trashed: golden::Trashed) {
+    /// What nobody waits for: the image is closed and the kernel forgets what was on it, then the clone is purged. What is not done
+    /// before this process ends, the reaper finds: attached, as a directory, or in the trash.
+    fn finish_later(&self, rest: Option<volume::Rest>, trashed: Option<golden::Trashed>) {
+        if rest.is_none() && trashed.is_none() {
+            return;
+        }
         let (storage, metrics, purges) = (self.storage.clone(), self.metrics.clone(), self.purges.clone());
+        let node = self.node.clone();
         tokio::spawn(async move {
+            finish(&node, rest).await;
+            let Some(trashed) = trashed else { return };
             let Ok(_permit) = purges.acquire_owned().await else { return };
             let running = metrics.begin(Operation::Purge);
             let name = trashed.name.clone();
@@ -120,11 +119,25 @@ impl Remover {
         });
     }
 
+    /// Notes that an image could not be let go because somebody holds it.
+    pub(crate) fn quarantined(&self, image: &impl std::fmt::Display, why: String) -> Removed {
+        tracing::warn!(image = %image, why, "quarantined: somebody still holds a volume that is to go; it is tried again");
+        self.metrics.quarantined();
+        Removed::Quarantined { why }
+    }
+
     /// Purges all that is ours in the trash.
     ///
     /// # Errors
     /// When the trash can't be listed.
     pub async fn purge_all(&self) -> Result<golden::Purged, golden::Error> {
         self.storage.run(golden::Store::purge).await
+    }
+}
+
+async fn finish(node: &Arc<volume::Node>, rest: Option<volume::Rest>) {
+    let (node, Some(rest)) = (node.clone(), rest) else { return };
+    if let Err(error) = blocking(move || node.finish_discard(rest)).await {
+        tracing::warn!(%error, "a device that is to go is not gone yet; the reaper tries again");
     }
 }

@@ -33,6 +33,17 @@ impl Store {
     /// Who watches it is waited for, and after `patience` it is [`Error::InUse`]. So is a named clone for which anybody has a
     /// lease, or whose TTL has not run out: this is asked for in the same operation that keeps others from taking one.
     pub fn trash_clone(&self, name: &CloneName, patience: Duration) -> Result<Option<Trashed>> {
+        self.trash_clone_let_go(name, &[], patience)
+    }
+
+    /// The same for a pod's clone that nobody can use any more, except that clients with these addresses are still about to close
+    /// it: they are not waited for. [`Store::purge_clone`] waits for them.
+    pub fn trash_clone_let_go(
+        &self,
+        name: &CloneName,
+        closing: &[String],
+        patience: Duration,
+    ) -> Result<Option<Trashed>> {
         let started = Instant::now();
         loop {
             let (id, golden_image, named) = match self.look_at(name)? {
@@ -47,7 +58,7 @@ impl Store {
                     (clone.id, Some(clone.record.golden_image), named)
                 }
             };
-            match self.try_trash(name, &id, named) {
+            match self.try_trash(name, &id, named, closing) {
                 Ok(true) => return Ok(Some(Trashed { id, name: name.clone(), golden_image })),
                 Ok(false) => return Ok(None),
                 Err(Error::InUse { .. }) if started.elapsed() < patience => sleep(POLL),
@@ -61,7 +72,7 @@ impl Store {
     pub fn trash_half_made(&self, name: &CloneName) -> Result<Option<Trashed>> {
         match self.look_at(name)? {
             Seen::HalfMade { id, watchers } if watchers.is_empty() && self.condemn(&id)? => {
-                let trashed = self.try_trash(name, &id, false)?;
+                let trashed = self.try_trash(name, &id, false, &[])?;
                 Ok(trashed.then(|| Trashed { id, name: name.clone(), golden_image: None }))
             }
             Seen::Stump => self.discard_stump(name).map(|()| None),
@@ -70,10 +81,23 @@ impl Store {
     }
 
     /// Says whether it was there.
-    fn try_trash(&self, name: &CloneName, id: &rbd::ImageId, named: bool) -> Result<bool> {
-        let watchers = self.clone_watchers(id)?;
+    fn try_trash(
+        &self,
+        name: &CloneName,
+        id: &rbd::ImageId,
+        named: bool,
+        closing: &[String],
+    ) -> Result<bool> {
+        let closing = if named { &[] } else { closing };
+        let mut watchers = self.clone_watchers(id)?;
+        watchers.retain(|watcher| !closing.contains(&watcher.address));
         if !watchers.is_empty() {
             return Err(Error::in_use(format!("clone/{name}"), &watchers));
+        }
+        if !closing.is_empty() {
+            self.clones.trash_move_at_once(&image_name(name)?, id)?;
+            fail_point!("golden::after-trash");
+            return Ok(true);
         }
         if named {
             self.claim_for_removal(name, id)?;

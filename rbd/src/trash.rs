@@ -1,5 +1,6 @@
 //! The trash of a rados namespace: removal in two steps, the first of which is fast.
 
+use std::ffi::c_int;
 use std::ptr;
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,8 @@ use crate::error::{Error, Result, check};
 use crate::ffi::{self, cstring};
 use crate::names::{ImageId, ImageName};
 use crate::namespace::Namespace;
+use crate::object::WriteOp;
+use crate::wire;
 
 /// An image in the trash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,31 @@ impl Namespace {
         // SAFETY: the context is live, the name lives through the call.
         let code = unsafe { rbd_sys::rbd_trash_move(self.raw(), name.as_ptr(), delay.as_secs()) };
         check(code, MOVE, || self.at(image)).map(drop)
+    }
+
+    /// The same at once, for an image of which the caller knows who has it open and that nobody else may begin to: neither is it
+    /// opened for this, nor its lock waited for, and whoever has it open goes on. Each of its three steps may be repeated, as long
+    /// as the name leads to the image.
+    ///
+    /// Implements: class methods `rbd.trash_add` and `rbd.dir_remove_image`, `rados_remove`.
+    pub fn trash_move_at_once(&self, image: &ImageName, id: &ImageId) -> Result<()> {
+        const MOVE: &str = "move to trash image";
+        let done = |code: c_int, fine: c_int| match -code == fine {
+            true => Ok(()),
+            false => check(code, MOVE, || self.at(image)).map(drop),
+        };
+        let entry = encode_entry(image, id, SystemTime::now());
+        let mut add = WriteOp::new();
+        add.exec(c"rbd", c"trash_add", &entry);
+        done(add.run(self, &c"rbd_trash".to_owned()), libc::EEXIST)?;
+        let mut forget = WriteOp::new();
+        forget.exec(c"rbd", c"dir_remove_image", &encode_names(image, id));
+        done(forget.run(self, &c"rbd_directory".to_owned()), libc::ENOENT)?;
+        // The last one: as long as it is there, the name leads here.
+        match self.remove_object(&format!("rbd_id.{image}")) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What is in the trash.
@@ -99,6 +127,29 @@ impl Namespace {
         let code = unsafe { rbd_sys::rbd_trash_restore(self.raw(), key.as_ptr(), text.as_ptr()) };
         check(code, RESTORE, || format!("{} as {name}", self.at(format_args!("(id {id})")))).map(drop)
     }
+}
+
+fn encode_names(image: &ImageName, id: &ImageId) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::encode_bytes(&mut out, image.as_str().as_bytes());
+    wire::encode_bytes(&mut out, id.as_str().as_bytes());
+    out
+}
+
+/// An id and a `cls::rbd::TrashImageSpec`: source, name, when it was moved there and until when it is kept, state.
+fn encode_entry(image: &ImageName, id: &ImageId, now: SystemTime) -> Vec<u8> {
+    /// `TRASH_IMAGE_SOURCE_USER`, `TRASH_IMAGE_STATE_NORMAL`
+    const USER_NORMAL: (u8, u8) = (0, 0);
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX).to_le_bytes();
+    let time = [seconds, now.subsec_nanos().to_le_bytes()].concat();
+    let mut entry = vec![USER_NORMAL.0];
+    wire::encode_bytes(&mut entry, image.as_str().as_bytes());
+    entry.extend([time.clone(), time, vec![USER_NORMAL.1]].concat());
+    let mut out = Vec::new();
+    wire::encode_bytes(&mut out, id.as_str().as_bytes());
+    out.extend(wire::encode_structure(2, 1, &entry));
+    out
 }
 
 impl TrashEntry {

@@ -12,9 +12,14 @@ pub(crate) fn encode_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A structure with its version, which is also the oldest that may read it: `ENCODE_START` and `ENCODE_FINISH`.
+/// A structure with its version, which is also the oldest that may read it.
 pub(crate) fn encode_versioned(version: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = vec![version, version];
+    encode_structure(version, version, body)
+}
+
+/// A structure with its version and the oldest that may read it: `ENCODE_START` and `ENCODE_FINISH`.
+pub(crate) fn encode_structure(version: u8, oldest: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![version, oldest];
     encode_bytes(&mut out, body);
     out
 }

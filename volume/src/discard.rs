@@ -2,9 +2,9 @@
 //! forgotten what was.
 //!
 //! ```text
-//! unbind ─▶ the server fails what it has to write ─▶ shut the file system down ─▶ unmount it ─▶ detach
-//!                                                                                  └▶ where that takes long: detach the
-//!                                                                                     image beside it, and go on
+//! unbind ─▶ the server fails what it has to write ─▶ shut the file system down ─▶ unmount it ─▶ free the loop device
+//!                                                                                             │ nobody can use it any more
+//!                        beside whatever the caller does now:  the server closes the image  ◀─┴─▶ the kernel forgets its pages
 //! ```
 //!
 //! The kernel forgets the pages of a file system in the call that unmounts it, a gigabyte in some tenths of a second, but only
@@ -19,6 +19,7 @@ use std::time::Duration;
 use fail::fail_point;
 use rustix::process::Pid;
 
+use crate::attach::Held;
 use crate::close::{shut_down, unmount};
 use crate::error::{Doing, Error};
 use crate::layout::{VolumeLock, VolumePaths};
@@ -30,16 +31,28 @@ use crate::spec::ImageSpec;
 /// An unmount that has computed for so long since its mount vanished forgets pages: without any it only had to return.
 const RETURNING: Duration = Duration::from_millis(1);
 
-/// What is left of a discarded volume: a device that frees itself as soon as the kernel has forgotten what was on it.
+/// What is left of a discarded volume: an image that is about to be closed, and a device that frees itself as soon as the kernel
+/// has forgotten what was on it.
 #[derive(Debug)]
-#[must_use = "its directories stay until it is finished"]
+#[must_use = "its image stays open and its directories stay until it is finished"]
 pub struct Rest {
     spec: ImageSpec,
     paths: VolumePaths,
     loops: Vec<LoopDevice>,
-    unmounting: JoinHandle<Result<(), Error>>,
+    unmounting: Option<Unmounting>,
+    closing: Vec<String>,
     _lock: VolumeLock,
 }
+
+impl Rest {
+    /// Who still has the image open: the addresses at which Ceph knows the server.
+    pub fn closing(&self) -> &[String] {
+        &self.closing
+    }
+}
+
+/// An unmount that has only pages left to forget.
+type Unmounting = JoinHandle<Result<(), Error>>;
 
 impl Node {
     /// [`close`](Self::close) of a volume that is going to be removed: what isn't written yet is thrown away instead, so
@@ -54,8 +67,8 @@ impl Node {
         }
     }
 
-    /// The part of [`discard`](Self::discard) after which nobody here can see, use or write the volume, and nobody has its
-    /// image open. What may be left then takes the longer, the more of it the kernel has in memory.
+    /// The part of [`discard`](Self::discard) after which nobody here can see, use or write the volume. What is left then takes the
+    /// longer, the more was written and the more of it the kernel has in memory.
     ///
     /// # Errors
     /// As [`discard`](Self::discard).
@@ -69,28 +82,27 @@ impl Node {
         }
         unmount(&paths.data, dead)?;
         fail_point!("volume::after-unbind");
-        let rest = match held.fs.clone().filter(|_| !dead) {
-            Some(fs) if held.krbd.is_empty() => self.end(spec, &paths, fs, &held.loops)?,
-            // The kernel's client writes out what it has under way, and has the image open until the device is gone.
-            Some(fs) => {
-                throw_away(&fs);
-                unmount(&paths.fs, dead)?;
-                None
-            }
-            None => {
-                unmount(&paths.fs, dead)?;
-                None
-            }
+        let Some(fs) = held.fs.clone().filter(|_| !dead) else {
+            unmount(&paths.fs, dead)?;
+            return self.discard_detached(spec, &paths, held).map(|()| None);
         };
-        fail_point!("volume::after-unmount");
-        if let Some(unmounting) = rest {
-            let (spec, loops) = (spec.clone(), held.loops);
-            return Ok(Some(Rest { spec, paths, loops, unmounting, _lock: lock }));
+        // The kernel's client writes out what it has under way, and has the image open until the device is gone.
+        if !held.krbd.is_empty() {
+            throw_away(&fs);
+            unmount(&paths.fs, dead)?;
+            return self.discard_detached(spec, &paths, held).map(|()| None);
         }
+        let unmounting = self.end(spec, &paths, fs, &held.loops)?;
+        fail_point!("volume::after-unmount");
+        let (spec, loops, closing) = (spec.clone(), held.loops, self.client.addresses());
+        Ok(Some(Rest { spec, paths, loops, unmounting, closing, _lock: lock }))
+    }
+
+    fn discard_detached(&self, spec: &ImageSpec, paths: &VolumePaths, held: Held) -> Result<(), Error> {
+        fail_point!("volume::after-unmount");
         self.detach_locked(spec, held)?;
         fail_point!("volume::after-detach");
-        self.tidy(&paths)?;
-        Ok(None)
+        self.tidy(paths)
     }
 
     /// Waits for what [`begin_discard`](Self::begin_discard) left, and removes its directories.
@@ -98,20 +110,27 @@ impl Node {
     /// # Errors
     /// As [`discard`](Self::discard).
     pub fn finish_discard(&self, rest: Rest) -> Result<(), Error> {
-        joined(&rest.spec, rest.unmounting)?;
-        rest.loops.iter().try_for_each(loopdev::detach)?;
+        let closed = self.client.detach_though_open(&rest.spec);
+        if let Some(unmounting) = rest.unmounting {
+            joined(&rest.spec, unmounting)?;
+            rest.loops.iter().try_for_each(loopdev::detach)?;
+        }
+        // A server from before an upgrade waits for the device.
+        if closed.is_err() {
+            self.client.detach(&rest.spec)?;
+        }
         fail_point!("volume::after-detach");
         self.tidy(&rest.paths)
     }
 
-    /// Ends a file system on the server's devices. Returns the unmount where that has only pages left to forget.
+    /// Ends a file system on the server's devices, and frees them. Where the unmount has only pages left to forget, it is returned.
     fn end(
         &self,
         spec: &ImageSpec,
         paths: &VolumePaths,
         fs: Mount,
         loops: &[LoopDevice],
-    ) -> Result<Option<JoinHandle<Result<(), Error>>>, Error> {
+    ) -> Result<Option<Unmounting>, Error> {
         // Shutting down ends the journal with a write behind all that is under way.
         if let Err(error) = self.client.abandon(spec) {
             tracing::warn!(%error, "what is being written is written");
@@ -135,15 +154,16 @@ impl Node {
             if computed.saturating_sub(*since.get_or_insert(computed)) > RETURNING {
                 // From here on the device frees itself with its last user, whatever becomes of us.
                 loops.iter().try_for_each(loopdev::let_go)?;
-                self.client.detach_though_open(spec)?;
                 return Ok(Some(unmounting));
             }
         }
-        joined(spec, unmounting).map(|()| None)
+        joined(spec, unmounting)?;
+        loops.iter().try_for_each(loopdev::detach)?;
+        Ok(None)
     }
 }
 
-fn joined(spec: &ImageSpec, unmounting: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
+fn joined(spec: &ImageSpec, unmounting: Unmounting) -> Result<(), Error> {
     let panicked = |_| std::io::Error::other("its thread panicked");
     unmounting.join().map_err(panicked).doing(|| format!("unmount {spec}"))?
 }

@@ -153,6 +153,24 @@ fn a_clone_that_somebody_has_open_is_waited_for_and_kept() {
 }
 
 #[test]
+fn who_is_about_to_close_a_clone_is_not_waited_for_and_anybody_else_is() {
+    let bed = bed();
+    let golden = bed.golden(&bed.build(1));
+    let clone = bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().clone;
+    let open = bed.namespace(CLONE).open(&rbd_name(&clone.name)).unwrap();
+    let trash = |closing: &[String]| bed.store.trash_clone_let_go(&clone.name, closing, Duration::ZERO);
+    let refused = trash(&["192.0.2.1:0/1".to_owned()]);
+    assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");
+    let address = bed.store.clone_watchers(&clone.id).unwrap().remove(0).address;
+    let trashed = trash(&[address]).unwrap().unwrap();
+    assert_eq!(trashed.golden_image.as_ref(), Some(&golden.name));
+    assert!(bed.store.clones().unwrap().is_empty(), "it is gone for everybody");
+    assert_eq!(bed.store.purge_clone(&trashed).unwrap(), Gone::NotYet);
+    open.close().unwrap();
+    assert_eq!(bed.store.purge_clone(&trashed).unwrap(), Gone::Yes);
+}
+
+#[test]
 fn a_maker_that_was_only_slow_makes_its_clone_anew_or_keeps_it() {
     let bed = bed();
     let golden = bed.golden(&bed.build(1));

@@ -99,3 +99,55 @@ fn a_full_trash_is_listed_whole() {
     });
     assert!(bed.golden.trash().unwrap().is_empty());
 }
+
+#[test]
+fn an_image_that_is_open_elsewhere_goes_to_the_trash_at_once_and_whoever_has_it_goes_on() {
+    let bed = Bed::new();
+    let image = bed.image("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    let named = bed.golden.read_object("rbd_id.a").unwrap();
+    let (_cluster, golden) = bed.other_client("golden");
+    let theirs = golden.open(&image).unwrap();
+    theirs.write(0, vec![1; 512]).wait().unwrap();
+    bed.golden.trash_move_at_once(&image, &id).unwrap();
+    assert!(bed.golden.images().unwrap().is_empty() && bed.golden.image_id(&image).is_err());
+    // The last step was not reached.
+    bed.golden.write_object("rbd_id.a", &named).unwrap();
+    bed.golden.trash_move_at_once(&image, &id).unwrap();
+    assert!(bed.golden.image_id(&image).unwrap_err().is_not_found());
+
+    assert_eq!(theirs.read(0, 512).wait().unwrap(), vec![1; 512]);
+    theirs.write(512, vec![2; 512]).wait().unwrap();
+    assert!(bed.golden.trash_remove(&id, false).unwrap_err().is_busy());
+    theirs.close().unwrap();
+    let at_once = bed.golden.trash().unwrap();
+    // All that it was is there, and librbd takes it for its own.
+    bed.golden.trash_restore(&id, &image).unwrap();
+    let open = bed.golden.open_read_only(&image).unwrap();
+    assert_eq!(open.read(512, 512).wait().unwrap(), vec![2; 512]);
+    open.close().unwrap();
+    bed.golden.trash_move(&image, Duration::ZERO).unwrap();
+    let by_librbd = bed.golden.trash().unwrap();
+    let said = |entries: &[rbd::TrashEntry]| -> Vec<_> {
+        let kept = |entry: &rbd::TrashEntry| entry.deferred_until.duration_since(entry.deleted_at).unwrap();
+        entries
+            .iter()
+            .map(|entry| (entry.id.clone(), entry.name.clone(), entry.source, kept(entry)))
+            .collect()
+    };
+    assert_eq!(said(&at_once), said(&by_librbd));
+    let age = SystemTime::now().duration_since(at_once[0].deleted_at).unwrap_or_default();
+    assert!(age < Duration::from_secs(60), "{age:?}");
+    bed.golden.trash_remove(&id, false).unwrap();
+    assert!(bed.golden.trash().unwrap().is_empty());
+}
+
+#[test]
+fn a_name_that_leads_to_another_image_stays() {
+    let bed = Bed::new();
+    let (one, other) = (bed.image("a", MIB), bed.image("b", MIB));
+    let id = bed.golden.image_id(&other).unwrap();
+    bed.golden.trash_move_at_once(&one, &id).unwrap_err();
+    assert_eq!(bed.golden.images().unwrap().len(), 2);
+    assert_ne!(bed.golden.image_id(&one).unwrap(), id);
+}
