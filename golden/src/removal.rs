@@ -24,6 +24,8 @@ pub struct Trashed {
     pub golden_image: Option<GoldenImageName>,
 }
 
+/// The lock that librbd holds on an image that it has open for writing.
+const WRITER: &str = "rbd_lock";
 /// How often a clone that is in use is looked at again.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -37,7 +39,7 @@ impl Store {
     }
 
     /// The same for a pod's clone that nobody can use any more, except that clients with these addresses are still about to close
-    /// it: they are not waited for. [`Store::purge_clone`] waits for them.
+    /// it: they are not waited for, nor is who only reads it. [`Store::purge_clone`] waits for all of them.
     pub fn trash_clone_let_go(
         &self,
         name: &CloneName,
@@ -88,16 +90,14 @@ impl Store {
         named: bool,
         closing: &[String],
     ) -> Result<bool> {
-        let closing = if named { &[] } else { closing };
-        let mut watchers = self.clone_watchers(id)?;
-        watchers.retain(|watcher| !closing.contains(&watcher.address));
-        if !watchers.is_empty() {
-            return Err(Error::in_use(format!("clone/{name}"), &watchers));
-        }
-        if !closing.is_empty() {
+        if !named && !closing.is_empty() && !self.is_written_by_others(id, closing)? {
             self.clones.trash_move_at_once(&image_name(name)?, id)?;
             fail_point!("golden::after-trash");
             return Ok(true);
+        }
+        let watchers = self.clone_watchers(id)?;
+        if !watchers.is_empty() {
+            return Err(Error::in_use(format!("clone/{name}"), &watchers));
         }
         if named {
             self.claim_for_removal(name, id)?;
@@ -118,6 +118,15 @@ impl Store {
                     false => Err(error.into()),
                 }
             }
+        }
+    }
+
+    /// Whether somebody has it open for writing who has another address. To list all who have it open takes ten times as long, and
+    /// who only reads may go on with it in the trash.
+    fn is_written_by_others(&self, id: &rbd::ImageId, addresses: &[String]) -> Result<bool> {
+        match self.clones.image_lockers(id, WRITER) {
+            Err(error) if error.is_not_found() => Ok(false),
+            lockers => Ok(lockers?.iter().any(|locker| !addresses.contains(&locker.address))),
         }
     }
 

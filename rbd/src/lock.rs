@@ -17,7 +17,7 @@ pub struct Locker {
     pub client: String,
     /// What the client called its hold.
     pub cookie: String,
-    /// The client's address.
+    /// The client's address, as [`crate::Watcher`] has it.
     pub address: String,
 }
 
@@ -139,10 +139,15 @@ fn zip_lockers(
         Some(Locker {
             client: clients.get(index)?.clone(),
             cookie: cookies.get(index).cloned().unwrap_or_default(),
-            address: addresses.get(index)?.clone(),
+            address: bare(addresses.get(index)?).to_owned(),
         })
     };
     (0..usize::try_from(count).ok()?).map(whole).collect()
+}
+
+/// An address as watchers and [`crate::Cluster::addresses`] have it: locks say the messenger's version before it.
+fn bare(address: &str) -> &str {
+    ["v1:", "v2:", "any:"].iter().find_map(|version| address.strip_prefix(version)).unwrap_or(address)
 }
 
 fn timeval(duration: Duration) -> libc::timeval {

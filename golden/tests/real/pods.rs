@@ -158,6 +158,7 @@ fn who_is_about_to_close_a_clone_is_not_waited_for_and_anybody_else_is() {
     let golden = bed.golden(&bed.build(1));
     let clone = bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().clone;
     let open = bed.namespace(CLONE).open(&rbd_name(&clone.name)).unwrap();
+    open.acquire_lock().unwrap();
     let trash = |closing: &[String]| bed.store.trash_clone_let_go(&clone.name, closing, Duration::ZERO);
     let refused = trash(&["192.0.2.1:0/1".to_owned()]);
     assert!(matches!(refused, Err(Error::InUse { .. })), "{refused:?}");

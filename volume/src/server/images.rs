@@ -247,8 +247,6 @@ impl Images {
         let open = spec.file_name().ok().and_then(|name| self.by_name(&name));
         let Some(open) = open.filter(|open| !open.read_only) else { return };
         open.writes.abandon();
-        // What librbd has it will write before it closes the image: it may begin now.
-        open.image.aio_flush(|_| ());
     }
 
     /// Hides the file, flushes and closes the image. One that isn't attached is fine. It is waited for a while until its file is

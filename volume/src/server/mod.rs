@@ -37,7 +37,7 @@ const DISPATCHERS: usize = 4;
 /// What one image may hold that was acknowledged and isn't written, and what it may cache: librbd's own 24 and 32 MiB
 /// would be gigabytes for a hundred images. A thousand pages under way are as good as six thousand.
 const CACHE_LIMITS: [(&str, u32); 3] =
-    [("rbd_cache_size", 8 << 20), ("rbd_cache_max_dirty", 4 << 20), ("rbd_cache_target_dirty", 2 << 20)];
+    [("rbd_cache_size", 8 << 20), ("rbd_cache_max_dirty", 1 << 20), ("rbd_cache_target_dirty", 512 << 10)];
 /// How long to try for the lock while no server shows itself.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a killed server stays cut off: longer than anything it sent can be under way.

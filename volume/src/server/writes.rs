@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use fuser::{Errno, ReplyWrite};
 
@@ -13,7 +14,7 @@ use super::images::OpenImage;
 
 /// How many bytes librbd is given that it has not acknowledged. It acknowledges what fits into its cache at once: this only
 /// has to keep it busy while that is full.
-const UNACKNOWLEDGED: usize = 2 << 20;
+const UNACKNOWLEDGED: usize = 1 << 20;
 
 /// A write that the kernel waits for.
 pub(super) struct Write {
@@ -75,10 +76,15 @@ impl Writes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nobody wants them any more: from now on every write fails, those first that wait here.
+    /// Nobody wants them any more: from now on every write fails, and those that wait here do beside whatever comes next. The kernel
+    /// takes its time with each of them.
     pub fn abandon(&self) {
         let waiting = self.queue().abandon();
-        waiting.into_iter().for_each(|(_, write)| write.reply.error(Errno::EIO));
+        let fail = move || waiting.into_iter().for_each(|(_, write)| write.reply.error(Errno::EIO));
+        if let Err(error) = thread::Builder::new().name("abandon".to_owned()).spawn(fail) {
+            // Dropped with the closure, each was answered with an error.
+            tracing::debug!(%error, "no thread to fail what waits");
+        }
     }
 
     /// Whether they fail since nobody wants them.
