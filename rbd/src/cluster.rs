@@ -57,6 +57,10 @@ impl ConnectOptions {
             ("client_mount_timeout".to_owned(), seconds(self.connect_timeout)),
             ("rados_mon_op_timeout".to_owned(), seconds(self.operation_timeout)),
             ("rados_osd_op_timeout".to_owned(), seconds(self.operation_timeout)),
+            // librbd wakes who opened an image before it is done with the image's state: where another thread could close the
+            // image meanwhile, the first would find itself in freed memory (`ImageState::complete_action_unlock`). With one
+            // thread for all that completes, the close comes after it.
+            ("librados_thread_count".to_owned(), "1".to_owned()),
         ];
         if let Some(keyring) = &self.keyring {
             settings.push(("keyring".to_owned(), keyring.display().to_string()));

@@ -75,6 +75,37 @@ fn a_discarded_volume_goes_at_once_however_much_of_it_is_unwritten() {
 }
 
 #[test]
+fn between_the_halves_of_a_discard_only_the_server_has_the_image_and_a_new_open_waits() {
+    let fixture = Fixture::new();
+    let golden = fixture.sealed("g", 512, Filesystem::Ext4);
+    let (clone, node, marker) = (fixture.clone_of(&golden, "c"), fixture.node(), marker("g"));
+    for dirty in [1, 192 << 20] {
+        let mounted = node.open(&clone, &writable(&marker)).unwrap();
+        std::fs::write(mounted.data.join("dirty"), vec![7; dirty]).unwrap();
+        let rest = node.begin_discard(&clone).unwrap().unwrap();
+        let mounts = mountinfo::read().unwrap();
+        for point in [&mounted.root, &mounted.data] {
+            assert!(mountinfo::at(&mounts, point).next().is_none(), "{}", point.display());
+        }
+        let watching = watchers(&fixture, &clone);
+        assert!(
+            !watching.is_empty() && watching.iter().all(|who| rest.closing().contains(who)),
+            "{watching:?}"
+        );
+        std::thread::scope(|scope| {
+            let opening = scope.spawn(|| node.open(&clone, &writable(&marker)).unwrap());
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!opening.is_finished(), "the rest is not done");
+            node.finish_discard(rest).unwrap();
+            opening.join().unwrap();
+        });
+        assert!(mounted.data.join("hello").exists());
+        node.discard(&clone).unwrap();
+        fixture.assert_nothing_left_on_the_node();
+    }
+}
+
+#[test]
 fn a_discard_that_was_killed_on_the_way_is_finished_by_the_next() {
     let fixture = Fixture::new();
     let golden = fixture.sealed("g", 64, Filesystem::Ext4);

@@ -1,6 +1,7 @@
 //! Images: made, opened, listed, resized, renamed, removed, measured.
 
-use std::time::{Duration, SystemTime};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
 
 use aldaas_rbd as rbd;
 use rbd::features;
@@ -222,4 +223,38 @@ fn an_image_with_snapshots_or_users_is_not_removed() {
     theirs.close().unwrap();
     bed.golden.remove(&image).unwrap();
     assert!(bed.golden.images().unwrap().is_empty());
+}
+
+/// librbd goes on with the state of an image after it has woken who opened it. What is freed is overwritten in the child, so that
+/// whoever still uses it ends with a signal.
+#[test]
+fn an_image_may_be_closed_as_soon_as_it_is_open() {
+    const CHILD: &str = "ALDAAS_TEST_CHILD";
+    const CLIENTS: usize = 4;
+    const THREADS: usize = 4;
+    if std::env::var_os(CHILD).is_none() {
+        let this = "images::an_image_may_be_closed_as_soon_as_it_is_open";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", this]).env(CHILD, "").env("MALLOC_PERTURB_", "170");
+        let status = child.status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let bed = Bed::new();
+    let (parent, clone) = (bed.sealed("parent", MIB), name("clone"));
+    bed.golden.clone_image(&parent, "sealed", &bed.clone, &clone, &rbd::CloneOptions::default()).unwrap();
+    let until = Instant::now() + Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let (_cluster, clones) = bed.other_client("clone");
+            for _ in 0..THREADS {
+                let (clones, clone) = (clones.clone(), &clone);
+                scope.spawn(move || {
+                    while Instant::now() < until {
+                        clones.open_read_only(clone).unwrap().close().unwrap();
+                    }
+                });
+            }
+        }
+    });
 }
