@@ -127,28 +127,28 @@ fn send(open: &Arc<OpenImage>, Write { offset, data, reply }: Write) {
 mod tests {
     use super::*;
 
-    const MIB: usize = 1 << 20;
+    const HALF: usize = UNACKNOWLEDGED / 2;
 
     #[test]
     fn librbd_has_no_more_than_it_needs_and_nothing_is_too_large() {
         let mut queue = Queue::default();
-        for (len, item) in [(5 * MIB, 'a'), (MIB, 'b'), (MIB, 'c'), (4096, 'd')] {
+        for (len, item) in [(5 * HALF, 'a'), (HALF, 'b'), (HALF, 'c'), (4096, 'd')] {
             queue.push(len, item).unwrap();
         }
         assert_eq!((queue.next(), queue.next()), (Some('a'), None));
-        queue.acknowledged(5 * MIB);
+        queue.acknowledged(5 * HALF);
         assert_eq!((queue.next(), queue.next(), queue.next()), (Some('b'), Some('c'), None));
-        queue.acknowledged(MIB);
+        queue.acknowledged(HALF);
         assert_eq!((queue.next(), queue.next()), (Some('d'), None));
     }
 
     #[test]
     fn what_is_abandoned_is_never_sent() {
         let mut queue = Queue::default();
-        (0..4).for_each(|n| queue.push(MIB, n).unwrap());
+        (0..4).for_each(|n| queue.push(HALF, n).unwrap());
         assert_eq!((queue.next(), queue.next(), queue.next()), (Some(0), Some(1), None));
-        assert_eq!(queue.abandon(), [(MIB, 2), (MIB, 3)]);
-        queue.acknowledged(MIB);
-        assert_eq!((queue.push(MIB, 4), queue.next()), (Err(4), None));
+        assert_eq!(queue.abandon(), [(HALF, 2), (HALF, 3)]);
+        queue.acknowledged(HALF);
+        assert_eq!((queue.push(HALF, 4), queue.next()), (Err(4), None));
     }
 }
