@@ -11,6 +11,7 @@ use aldaas_golden as golden;
 use aldaas_volume as volume;
 use fail::fail_point;
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use crate::blocking::blocking;
 use crate::metrics::{self, Metrics, Operation};
@@ -50,12 +51,13 @@ pub struct Remover {
     node: Arc<volume::Node>,
     metrics: Arc<Metrics>,
     purges: Arc<Semaphore>,
+    later: TaskTracker,
 }
 
 impl Remover {
     /// For one pool and this node.
     pub fn new(storage: Arc<Storage>, node: Arc<volume::Node>, metrics: Arc<Metrics>) -> Self {
-        Self { storage, node, metrics, purges: Arc::new(Semaphore::new(PURGES)) }
+        Self { storage, node, metrics, purges: Arc::new(Semaphore::new(PURGES)), later: TaskTracker::new() }
     }
 
     /// Takes a clone away: its mount and device on this node, then the clone itself. One that is not there is gone. What it
@@ -102,7 +104,7 @@ impl Remover {
         }
         let (storage, metrics, purges) = (self.storage.clone(), self.metrics.clone(), self.purges.clone());
         let node = self.node.clone();
-        tokio::spawn(async move {
+        self.later.spawn(async move {
             finish(&node, rest).await;
             let Some(trashed) = trashed else { return };
             let Ok(_permit) = purges.acquire_owned().await else { return };
@@ -117,6 +119,12 @@ impl Remover {
                 }
             }
         });
+    }
+
+    /// Waits until all that was left for later is done.
+    pub async fn finished(&self) {
+        self.later.close();
+        self.later.wait().await;
     }
 
     /// Notes that an image could not be let go because somebody holds it.

@@ -105,6 +105,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     socket.remove();
     stop.cancel();
     while tasks.join_next().await.is_some() {}
+    plugin.remover.finished().await;
     tracing::info!("stopped");
     served
 }
@@ -114,6 +115,7 @@ struct Plugin {
     publisher: Arc<Publisher>,
     reaper: Arc<Reaper>,
     readiness: Readiness,
+    remover: Arc<Remover>,
     metrics: Arc<Metrics>,
 }
 
@@ -151,7 +153,7 @@ impl Plugin {
             cluster,
             directory: directory.clone(),
             guards,
-            remover,
+            remover: remover.clone(),
             publisher: publisher.clone(),
             metrics: metrics.clone(),
             node_name: config.node.clone(),
@@ -161,7 +163,7 @@ impl Plugin {
             patience: reaper::work::PATIENCE,
         });
         let readiness = Readiness::new(storage, directory);
-        Ok(Self { publisher, reaper: Arc::new(reaper), readiness, metrics })
+        Ok(Self { publisher, reaper: Arc::new(reaper), readiness, remover, metrics })
     }
 
     fn node_service(&self, config: &Config, stop: &CancellationToken) -> NodeService {

@@ -109,6 +109,19 @@ async fn latest_is_what_it_was_at_admission_and_the_newest_where_that_one_is_gon
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_stopped_right_after_an_unpublish_leaves_nothing_to_its_successor() {
+    let mut bed = Bed::new();
+    tokio::task::block_in_place(|| bed.plugin.stop());
+    let before = bed.census();
+    bed.plugin.start(&[]);
+    let target = bed.plugin.publish("a", LATEST).await.unwrap();
+    std::fs::write(target.join("mine"), vec![7; 16 << 20]).unwrap();
+    bed.plugin.unpublish("a").await.unwrap();
+    tokio::task::block_in_place(|| bed.plugin.stop());
+    bed.assert_census(&before, "the image is closed and the clone purged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_have_it_gets_nothing_and_leaves_nothing() {
     let mut bed = Bed::new();
     let candidate = bed.golden.sealed(2);
@@ -211,7 +224,7 @@ async fn an_ingest_job_builds_on_a_blank_image_and_verifies_on_a_clone_of_it() {
     assert_eq!(code(&bed.plugin.send(build(&bed.plugin, "second")).await), Code::AlreadyExists);
     let mut early = common::timed(candidate(&bed.plugin, "early"));
     early.set_timeout(Duration::from_secs(2));
-    assert_eq!(code(&bed.plugin.client().node_publish_volume(early).await), Code::FailedPrecondition);
+    assert_eq!(code(&bed.plugin.client().node_publish_volume(early).await), Code::Aborted);
     assert!(target.join("hello").exists());
     bed.plugin.unpublish("build").await.unwrap();
     assert!(!target.exists());

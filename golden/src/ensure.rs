@@ -55,6 +55,7 @@ impl Store {
         let mut unfinished: Option<Instant> = None;
         loop {
             match self.look_at(&request.name)? {
+                Seen::Clone(clone) if self.is_on_its_way_out(&clone)? => {}
                 Seen::Clone(clone) if clone.record.golden_image == golden.name => {
                     return Ok(Ensured { clone: *clone, made: false });
                 }
@@ -81,6 +82,20 @@ impl Store {
                 Seen::Stump => self.discard_stump(&request.name)?,
             }
         }
+    }
+
+    /// The clone of this name, unless it is one that a removal, cut short, had put into the trash: that is brought to its end.
+    pub fn find_kept_clone(&self, name: &CloneName) -> Result<CloneInfo> {
+        let clone = self.find_clone(name)?;
+        if self.is_on_its_way_out(&clone)? { Err(Error::NoClone(name.clone())) } else { Ok(clone) }
+    }
+
+    fn is_on_its_way_out(&self, clone: &CloneInfo) -> Result<bool> {
+        let goes = self.clones.is_in_trash(&clone.id)?;
+        if goes {
+            self.clones.trash_move_at_once(&image_name(&clone.name)?, &clone.id)?;
+        }
+        Ok(goes)
     }
 
     /// Writes the next user into a named clone's record, in one write.

@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// The same for a pod's clone that nobody can use any more, except that clients with these addresses are still about to close
-    /// it: they are not waited for, nor is who only reads it. [`Store::purge_clone`] waits for all of them.
+    /// it: they are not waited for. [`Store::purge_clone`] waits for those that may write.
     pub fn trash_clone_let_go(
         &self,
         name: &CloneName,
@@ -90,18 +90,19 @@ impl Store {
         named: bool,
         closing: &[String],
     ) -> Result<bool> {
-        if !named && !closing.is_empty() && !self.is_written_by_others(id, closing)? {
+        if named || closing.is_empty() || self.is_written_by_others(id, closing)? {
+            let watchers = self.clone_watchers(id)?;
+            if !watchers.is_empty() {
+                return Err(Error::in_use(format!("clone/{name}"), &watchers));
+            }
+        }
+        if !named {
+            // A try that was cut short goes on where it was.
             self.clones.trash_move_at_once(&image_name(name)?, id)?;
             fail_point!("golden::after-trash");
             return Ok(true);
         }
-        let watchers = self.clone_watchers(id)?;
-        if !watchers.is_empty() {
-            return Err(Error::in_use(format!("clone/{name}"), &watchers));
-        }
-        if named {
-            self.claim_for_removal(name, id)?;
-        }
+        self.claim_for_removal(name, id)?;
         match self.clones.trash_move(&image_name(name)?, Duration::ZERO) {
             Ok(()) => {
                 fail_point!("golden::after-trash");
@@ -109,9 +110,7 @@ impl Store {
             }
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => {
-                if named {
-                    self.unclaim_for_removal(id);
-                }
+                self.unclaim_for_removal(id);
                 match error.is_busy() {
                     // It was opened in between.
                     true => Err(Error::in_use(format!("clone/{name}"), &self.clone_watchers(id)?)),
@@ -121,8 +120,7 @@ impl Store {
         }
     }
 
-    /// Whether somebody has it open for writing who has another address. To list all who have it open takes ten times as long, and
-    /// who only reads may go on with it in the trash.
+    /// Whether somebody has it open for writing who has another address. To list all who watch it takes ten times as long.
     fn is_written_by_others(&self, id: &rbd::ImageId, addresses: &[String]) -> Result<bool> {
         match self.clones.image_lockers(id, WRITER) {
             Err(error) if error.is_not_found() => Ok(false),

@@ -61,6 +61,8 @@ impl ConnectOptions {
             // image meanwhile, the first would find itself in freed memory (`ImageState::complete_action_unlock`). With one
             // thread for all that completes, the close comes after it.
             ("librados_thread_count".to_owned(), "1".to_owned()),
+            // librbd raises the one above to this one.
+            ("rbd_op_threads".to_owned(), "1".to_owned()),
         ];
         if let Some(keyring) = &self.keyring {
             settings.push(("keyring".to_owned(), keyring.display().to_string()));

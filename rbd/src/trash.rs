@@ -8,7 +8,7 @@ use crate::error::{Error, Result, check};
 use crate::ffi::{self, cstring};
 use crate::names::{ImageId, ImageName};
 use crate::namespace::Namespace;
-use crate::object::WriteOp;
+use crate::object::{WriteOp, read_class};
 use crate::wire;
 
 /// An image in the trash.
@@ -78,6 +78,21 @@ impl Namespace {
         match self.remove_object(&format!("rbd_id.{image}")) {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether an image is in the trash, though a move that was cut short may have left its name.
+    ///
+    /// Implements: class method `rbd.trash_get`.
+    pub fn is_in_trash(&self, id: &ImageId) -> Result<bool> {
+        let mut input = Vec::new();
+        wire::encode_bytes(&mut input, id.as_str().as_bytes());
+        match read_class(self, &c"rbd_trash".to_owned(), c"rbd", c"trash_get", &input) {
+            Err(code) if -code == libc::ENOENT => Ok(false),
+            Err(code) => {
+                Err(Error::new("look in the trash for image", self.at(format_args!("(id {id})")), -code))
+            }
+            Ok(_) => Ok(true),
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn find_or_make(store: &Store, wanted: &WantedClone, request: &CloneR
 }
 
 fn try_find_or_make(store: &Store, wanted: &WantedClone, request: &CloneRequest) -> Result<Ensured> {
-    match store.find_clone(&request.name) {
+    match store.find_kept_clone(&request.name) {
         Ok(clone) if fits(&clone.record.golden_image, wanted) => return Ok(Ensured { clone, made: false }),
         Ok(clone) => {
             let wanted = choose(store, wanted)?.name;

@@ -13,6 +13,8 @@ use super::{GaveUp, How, PublishError, PublishRequest, Publisher, Ready, choose}
 use crate::blocking::blocking;
 use crate::ports::Database;
 
+/// How long one call waits for a seal: an ingest that is given up meanwhile waits for that call.
+const SEAL: Duration = Duration::from_secs(20);
 /// How often is looked whether an image is sealed: the first pause, and the longest.
 const POLLS: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(60));
 
@@ -56,14 +58,17 @@ impl Publisher {
         .await
     }
 
-    /// As long as there is time. Whether it was is for the clone to say.
+    /// As long as there is time. Whatever else it is by then is for the clone to say.
     async fn until_sealed(&self, image: &GoldenImageName, deadline: Instant) -> Result<(), PublishError> {
-        let mut pause = POLLS.0;
+        let (mut pause, deadline) = (POLLS.0, deadline.min(Instant::now() + SEAL));
         loop {
             let name = image.clone();
             let looked = self.storage.run(move |store| Ok(store.golden_image(&name)?.record.state)).await?;
-            if looked != State::Candidate || Instant::now() + pause > deadline {
+            if looked != State::Candidate {
                 return Ok(());
+            }
+            if Instant::now() + pause > deadline {
+                return Err(PublishError::NotSealed { image: image.clone() });
             }
             if self.wait(deadline, sleep(pause)).await == Err(GaveUp::Stopping) {
                 return Err(PublishError::Stopping);

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use aldaas_api::CloneName;
+use aldaas_api::{CloneName, GoldenImageName};
 use aldaas_golden as golden;
 use aldaas_rbd as rbd;
 use aldaas_volume as volume;
@@ -47,6 +47,12 @@ pub enum PublishError {
         /// Who has it.
         by: String,
     },
+    /// The image that is to be looked at is still being built.
+    #[error("golden image {image} is not sealed yet: the volume comes with the seal")]
+    NotSealed {
+        /// Which image.
+        image: GoldenImageName,
+    },
     /// The volume is there, but not as it is asked for now.
     #[error("{} is published already: {what}", .target.display())]
     PublishedOtherwise {
@@ -84,7 +90,7 @@ impl PublishError {
     /// The gRPC code that says so.
     pub fn code(&self) -> Code {
         match self {
-            Self::Pending | Self::InUse { .. } => Code::Aborted,
+            Self::Pending | Self::InUse { .. } | Self::NotSealed { .. } => Code::Aborted,
             Self::TooLate => Code::DeadlineExceeded,
             Self::Stopping => Code::Unavailable,
             Self::Denied(denied) => denied.code(),

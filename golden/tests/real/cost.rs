@@ -46,5 +46,6 @@ fn a_pods_clone_costs_little_more_than_the_bare_calls() {
     assert!(made <= bare_clone + 6, "{made} > {bare_clone} + 6");
     assert!(resolve + made <= bare_clone + 24, "{resolve} + {made} > {bare_clone} + 24");
     assert!(trash + purge <= bare_remove + 40, "{trash} + {purge} > {bare_remove} + 40");
-    assert!(found <= 2 && again <= 1, "{found}, {again}");
+    // Its name, its record, and that it does not lie in the trash.
+    assert!(found <= 3 && again <= 1, "{found}, {again}");
 }

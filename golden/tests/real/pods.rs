@@ -172,6 +172,43 @@ fn who_is_about_to_close_a_clone_is_not_waited_for_and_anybody_else_is() {
 }
 
 #[test]
+fn a_move_to_the_trash_that_was_cut_short_is_finished_by_whoever_meets_it() {
+    let bed = bed();
+    let golden = bed.golden(&bed.build(1));
+    let name = for_pod(1).name;
+    let (clones, id_object) = (bed.namespace(CLONE), format!("rbd_id.{name}"));
+    let cut_short = || {
+        let clone = bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().clone;
+        let named = clones.read_object(&id_object).unwrap();
+        let trashed = bed.store.trash_clone(&name, Duration::ZERO).unwrap().unwrap();
+        clones.write_object(&id_object, &named).unwrap();
+        (clone, trashed)
+    };
+    let gone = |trashed| {
+        assert_eq!(bed.store.purge_clone(trashed).unwrap(), Gone::Yes);
+        assert!(clones.read_object(&id_object).unwrap_err().is_not_found(), "the name went too");
+        assert!(clones.trash().unwrap().is_empty());
+    };
+    // The next removal.
+    let (_, trashed) = cut_short();
+    assert_eq!(bed.store.trash_clone(&name, Duration::ZERO).unwrap().as_ref(), Some(&trashed));
+    gone(&trashed);
+    // The pod's next publish: it gets a clone that stays.
+    let (old, trashed) = cut_short();
+    assert!(matches!(bed.store.find_kept_clone(&name), Err(Error::NoClone(_))));
+    let made = bed.store.ensure_clone(&golden, &for_pod(1)).unwrap();
+    assert!(made.made && made.clone.id != old.id);
+    assert_eq!(bed.store.find_kept_clone(&name).unwrap().id, made.clone.id);
+    assert_eq!(bed.store.purge_clone(&trashed).unwrap(), Gone::Yes);
+    remove(&bed, &for_pod(1));
+    let (_, trashed) = cut_short();
+    assert!(bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().made);
+    assert_eq!(bed.store.purge_clone(&trashed).unwrap(), Gone::Yes);
+    remove(&bed, &for_pod(1));
+    assert!(clones.trash().unwrap().is_empty() && bed.store.clones().unwrap().is_empty());
+}
+
+#[test]
 fn a_maker_that_was_only_slow_makes_its_clone_anew_or_keeps_it() {
     let bed = bed();
     let golden = bed.golden(&bed.build(1));

@@ -241,8 +241,12 @@ impl Step<'_> {
         if let Some((pod, manifest)) =
             candidate.and_then(|rbd| rbd.builder.as_ref().zip(rbd.manifest.as_ref()))
         {
+            // Not for as long as the node takes to let go: after the seal it is started in any case.
+            let builds = self.image.build.as_ref().is_some_and(|job| !job.deleting);
             self.remove_job(Task::Build);
-            self.check_ahead();
+            if builds {
+                self.check_ahead();
+            }
             return self.plan.act(Action::Seal(self.name.clone(), pod.clone(), manifest.clone()));
         }
         let Some(job) = &self.image.build else {
@@ -304,7 +308,8 @@ impl Step<'_> {
 
     /// Where the pod that restored it was lost before its Job was removed, another came in its place: that goes first.
     fn check_ahead(&mut self) {
-        if self.image.check.is_none() && !self.image.has_a_running_pod() {
+        let problem = self.view.database.as_ref().is_some_and(|spec| spec.problem.is_some());
+        if !problem && self.image.check.is_none() && !self.image.has_a_running_pod() {
             self.plan.act(Action::CheckAhead(self.name.clone()));
         }
     }

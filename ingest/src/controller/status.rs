@@ -57,8 +57,9 @@ pub fn golden_image(
     record(&mut new, facts);
     let holds = |kind: &str| old.conditions.iter().any(|c| c.type_ == kind && c.status == "True");
     if state == Some(State::Sealed) && !holds("Sealed") {
-        // From here on they count the checks.
-        (new.attempts, new.next_try) = (None, None);
+        // From here on they count the checks, of which the first may have begun before.
+        let begun = facts.image.check.as_ref().map(|job| i64::from(job.attempt));
+        (new.attempts, new.next_try) = (begun, None);
     }
     tries(&mut new, facts);
     progress(&mut new, facts, state);

@@ -245,7 +245,7 @@ impl Images {
     /// Fails what waits to be written to the image, and whatever comes. One that isn't attached is fine.
     pub fn abandon(&self, spec: &ImageSpec) {
         let open = spec.file_name().ok().and_then(|name| self.by_name(&name));
-        let Some(open) = open.filter(|open| !open.read_only) else { return };
+        let Some(open) = open else { return };
         open.writes.abandon();
     }
 
