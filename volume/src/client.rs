@@ -157,7 +157,7 @@ impl Client {
     /// The addresses at which Ceph knows the server.
     pub fn addresses(&self) -> Vec<String> {
         let signed = std::fs::read_to_string(self.layout.server_lock()).unwrap_or_default();
-        signed.lines().skip(1).map(str::to_owned).collect()
+        layout::signed_addresses(&signed)
     }
 
     /// True while a server runs (or is just starting or ending).

@@ -124,6 +124,11 @@ pub(crate) struct VolumePaths {
     pub data: PathBuf,
 }
 
+/// The addresses at which Ceph knows a server, of what it signed its lock file with: one a line, after its process id.
+pub(crate) fn signed_addresses(signature: &str) -> Vec<String> {
+    signature.lines().skip(1).map(str::to_owned).collect()
+}
+
 /// Held while somebody works on a volume.
 #[derive(Debug)]
 pub(crate) struct VolumeLock {

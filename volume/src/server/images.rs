@@ -244,9 +244,9 @@ impl Images {
 
     /// Fails what waits to be written to the image, and whatever comes. One that isn't attached is fine.
     pub fn abandon(&self, spec: &ImageSpec) {
-        let open = spec.file_name().ok().and_then(|name| self.by_name(&name));
-        let Some(open) = open else { return };
-        open.writes.abandon();
+        if let Some(open) = spec.file_name().ok().and_then(|name| self.by_name(&name)) {
+            open.writes.abandon();
+        }
     }
 
     /// Hides the file, flushes and closes the image. One that isn't attached is fine. It is waited for a while until its file is

@@ -196,12 +196,12 @@ fn take_lock(layout: &Layout) -> anyhow::Result<Option<File>> {
     }
 }
 
-/// The addresses that a killed server left in the lock file: one a line, after the process id.
+/// The addresses that a killed server left in the lock file.
 fn addresses_of_killed(mut lock: &File) -> anyhow::Result<Vec<String>> {
     let mut text = String::new();
     lock.seek(SeekFrom::Start(0))?;
     lock.read_to_string(&mut text)?;
-    Ok(text.lines().skip(1).map(str::to_owned).collect())
+    Ok(layout::signed_addresses(&text))
 }
 
 /// Cuts a dead client off, so that nothing of it can still arrive, and its watches and locks don't hold up the next
