@@ -15,8 +15,8 @@ use crate::ports::Database;
 
 /// How long one call waits for a seal: an ingest that is given up meanwhile waits for that call.
 const SEAL: Duration = Duration::from_secs(20);
-/// How often is looked whether an image is sealed: the first pause, and the longest.
-const POLLS: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(60));
+/// How often is looked whether an image is sealed.
+const POLL: Duration = Duration::from_millis(20);
 
 impl Publisher {
     /// A clone of a ready image for this pod alone, mounted.
@@ -60,20 +60,19 @@ impl Publisher {
 
     /// As long as there is time. Whatever else it is by then is for the clone to say.
     async fn until_sealed(&self, image: &GoldenImageName, deadline: Instant) -> Result<(), PublishError> {
-        let (mut pause, deadline) = (POLLS.0, deadline.min(Instant::now() + SEAL));
+        let deadline = deadline.min(Instant::now() + SEAL);
         loop {
             let name = image.clone();
             let looked = self.storage.run(move |store| Ok(store.golden_image(&name)?.record.state)).await?;
             if looked != State::Candidate {
                 return Ok(());
             }
-            if Instant::now() + pause > deadline {
+            if Instant::now() + POLL > deadline {
                 return Err(PublishError::NotSealed { image: image.clone() });
             }
-            if self.wait(deadline, sleep(pause)).await == Err(GaveUp::Stopping) {
+            if self.wait(deadline, sleep(POLL)).await == Err(GaveUp::Stopping) {
                 return Err(PublishError::Stopping);
             }
-            pause = (pause * 2).min(POLLS.1);
         }
     }
 

@@ -20,7 +20,7 @@ use super::model::Dump;
 
 /// How often where nothing is said.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// However many notifications come, a bucket is looked at no more often than this.
+/// However many notifications come, a bucket is looked at for them no more often than this.
 const GAP: Duration = Duration::from_secs(1);
 /// After a failure it is soon tried again, and then less and less often.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -117,9 +117,8 @@ impl Buckets {
 
     async fn follow(self: Arc<Self>, database: DatabaseName, source: Source, shared: Arc<Shared>) {
         let interval = source.interval.map_or(INTERVAL, |interval| interval.duration());
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut pace) = (FIRST_PAUSE, Pace::default());
         loop {
-            let began = Instant::now();
             let listed = self.look(&source.s3, &shared).await;
             let wait = match &listed {
                 Ok(()) => {
@@ -139,10 +138,9 @@ impl Buckets {
             };
             self.wake.notify_one();
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = shared.look.notified() => {}
+                () = tokio::time::sleep(wait.max(GAP)) => {}
+                () = shared.look.notified() => tokio::time::sleep(pace.rest(Instant::now())).await,
             }
-            tokio::time::sleep(GAP.saturating_sub(began.elapsed())).await;
         }
     }
 
@@ -216,6 +214,19 @@ impl Buckets {
     }
 }
 
+/// How soon a notification is followed: the first at once, also right after a look that nobody asked for.
+#[derive(Default)]
+struct Pace(Option<Instant>);
+
+impl Pace {
+    /// How long to wait before the look that is due `now`.
+    fn rest(&mut self, now: Instant) -> Duration {
+        let rest = self.0.map_or(Duration::ZERO, |last| GAP.saturating_sub(now.duration_since(last)));
+        self.0 = Some(now + rest);
+        rest
+    }
+}
+
 impl Shared {
     fn known(&self) -> Known {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -241,4 +252,18 @@ fn jittered(time: Duration) -> Duration {
     use std::hash::{BuildHasher as _, RandomState};
     let random = u32::try_from(RandomState::new().hash_one(0) % 200).unwrap_or(100);
     time * (900 + random) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_notification_is_followed_at_once_and_a_storm_of_them_once_in_a_second() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let mut rest = |ms| pace.rest(start + Duration::from_millis(ms)).as_millis();
+        assert_eq!((rest(0), rest(10)), (0, 990));
+        // Which is when the look before was made.
+        assert_eq!((rest(1000), rest(2700), rest(4000)), (1000, 300, 0));
+    }
 }

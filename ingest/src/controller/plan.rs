@@ -273,8 +273,8 @@ impl Step<'_> {
             Outcome::Running(_) => {}
             Outcome::Done { pod_uid, manifest } if builder == Some(pod_uid) => {
                 self.plan.act(Action::Restored(self.name.clone(), pod_uid.clone(), manifest.clone()));
-                self.check_ahead();
                 self.plan.act(Action::LetGo(self.name.clone(), pod_uid.clone()));
+                self.check_ahead();
             }
             Outcome::Done { .. } => {
                 let why = "its image in Ceph is gone, or not the one that was restored into".to_owned();

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Resource, ResourceExt as _};
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::config::JobSettings;
 use super::database_status::source_object;
@@ -33,7 +33,9 @@ use super::writes::{apply_status, exists_is_fine, missing_is_fine};
 
 /// How long a container may run on after its last word. kubelet looks whether something of a deleted pod runs at once, and then only
 /// every two seconds.
-const LAST_WORD_TO_END: Duration = Duration::from_millis(150);
+const LAST_WORD_TO_END: Duration = Duration::from_millis(80);
+/// How long, and how often, a node is waited for that is about to let go of what it built.
+const LETTING_GO: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(15));
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -150,9 +152,7 @@ impl Runner<'_> {
                 self.remove_pod(&pod_uid).await
             }
             Action::Seal(image, pod_uid, manifest) => {
-                let name = image.clone();
-                let (uid, evidence) = (pod_uid, manifest.clone());
-                self.tools.storage.run(move |store| store.seal_built(&name, &uid, &evidence)).await?;
+                self.seal(&image, &pod_uid, &manifest).await?;
                 fail_point!("ingest::controller-after-seal");
                 tell_times(&image, "sealed", &manifest);
                 for (step, milliseconds) in &manifest.steps {
@@ -179,6 +179,19 @@ impl Runner<'_> {
             Action::RemoveJob(image, task) => self.remove_job(&image, task).await,
             Action::Retire { image, force, why } => self.retire(image, force, why).await,
             Action::Forget(image) => self.forget(&image).await,
+        }
+    }
+
+    /// As soon as the node has let go of it.
+    async fn seal(&self, image: &GoldenImageName, pod_uid: &str, manifest: &Manifest) -> Acted {
+        let until = Instant::now() + LETTING_GO.0;
+        loop {
+            self.allowed()?;
+            let (name, uid, evidence) = (image.clone(), pod_uid.to_owned(), manifest.clone());
+            match self.tools.storage.run(move |store| store.seal_built(&name, &uid, &evidence)).await {
+                Err(golden::Error::InUse { .. }) if Instant::now() < until => sleep(LETTING_GO.1).await,
+                sealed => return Ok(sealed?),
+            }
         }
     }
 
