@@ -95,7 +95,7 @@ fn a_golden_image_is_not_written_by_its_clones() {
     let snapshot = format!("{}/golden/{image}@sealed", bed.pool.name());
     let checksum = || {
         let script = format!(
-            "rbd -c {} export --no-progress {snapshot} - | sha256sum",
+            "rbd -c {} export-diff --no-progress {snapshot} - | sha256sum",
             bed.testbed.ceph_conf().display()
         );
         text(&Command::new("bash").args(["-o", "pipefail", "-c", &script]).output().unwrap().stdout)

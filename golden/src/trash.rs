@@ -2,6 +2,7 @@
 //!
 //! Only what is ours is removed for good: what an operator put there by hand, to think about it, stays.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aldaas_api::{GoldenImageName, volume_id};
@@ -84,20 +85,22 @@ impl Store {
 
     /// Removes the snapshot, which RBD keeps aside while clones live on it, and then the image, if none does.
     pub(crate) fn purge_golden(&self, id: &rbd::ImageId) -> Result<Gone> {
-        match self.golden.open_by_id(id) {
-            Ok(image) => {
-                match image.remove_snapshot(SEALED) {
-                    Err(error) if !(error.is_not_found() || error.is_busy()) => return Err(error.into()),
-                    _ => {}
+        alone(&self.golden, id, || {
+            match self.golden.open_by_id(id) {
+                Ok(image) => {
+                    match image.remove_snapshot(SEALED) {
+                        Err(error) if !(error.is_not_found() || error.is_busy()) => return Err(error.into()),
+                        _ => {}
+                    }
+                    image.close()?;
                 }
-                image.close()?;
+                // Another purge was faster, or the image is half removed already: removing goes on below.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
             }
-            // Another purge was faster, or the image is half removed already: removing goes on below.
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        fail_point!("golden::after-snapshot-removal");
-        self.remove_trashed(&self.golden, id)
+            fail_point!("golden::after-snapshot-removal");
+            gone(self.golden.trash_remove(id, false))
+        })
     }
 
     /// Removes a clone for good, unless somebody has it open: who removes it at this moment does.
@@ -108,25 +111,9 @@ impl Store {
         }
     }
 
-    /// Removes an image in the trash for good. Of any number that try at once one does it: two would take librbd's exclusive
-    /// lock from each other in the middle of it, which ends the program (`ceph_assert` in `TrimRequest.cc`).
+    /// Removes an image in the trash for good.
     pub(crate) fn remove_trashed(&self, namespace: &rbd::Namespace, id: &rbd::ImageId) -> Result<Gone> {
-        let (kind, duration) = (rbd::LockKind::Exclusive, PURGE_TIME);
-        let lock =
-            rbd::ImageLock { name: PURGE, kind, cookie: PURGE, description: "aldaas: it goes", duration };
-        match namespace.lock_image(id, &[lock]) {
-            Err(error) if error.is_busy() || error.is_exists() => return Ok(Gone::NotYet),
-            // What is half removed has no header to lock; and who may not lock may not remove.
-            Err(error) if !error.is_not_found() => return gone(Err(error)),
-            _ => {}
-        }
-        let gone = gone(namespace.trash_remove(id, false));
-        if !matches!(gone, Ok(Gone::Yes))
-            && let Err(error) = namespace.unlock_image(id, PURGE, PURGE)
-        {
-            tracing::debug!(%error, "a claim for a removal runs out by itself");
-        }
-        gone
+        alone(namespace, id, || gone(namespace.trash_remove(id, false)))
     }
 
     /// Clones of ours in the trash, with the golden images they are of, as far as they say so.
@@ -202,6 +189,34 @@ impl Store {
         };
         Ok(image.snapshots()?.is_empty() && image.parent()?.is_none() && image.used_bytes()? == 0)
     }
+}
+
+/// Of any number that try to remove an image at once one does it, also of threads of one client: two would take librbd's exclusive
+/// lock from each other, or the header away, in the middle of it, which ends the program (`ceph_assert` in `TrimRequest.cc`).
+fn alone(
+    namespace: &rbd::Namespace,
+    id: &rbd::ImageId,
+    remove: impl FnOnce() -> Result<Gone>,
+) -> Result<Gone> {
+    static TRIES: AtomicU64 = AtomicU64::new(0);
+    // A client that locks once more under its cookie has the lock.
+    let cookie = format!("{PURGE}-{}", TRIES.fetch_add(1, Ordering::Relaxed));
+    let (kind, duration) = (rbd::LockKind::Exclusive, PURGE_TIME);
+    let lock =
+        rbd::ImageLock { name: PURGE, kind, cookie: &cookie, description: "aldaas: it goes", duration };
+    match namespace.lock_image(id, &[lock]) {
+        Err(error) if error.is_busy() => return Ok(Gone::NotYet),
+        // What is half removed has no header to lock; and who may not lock may not remove.
+        Err(error) if !error.is_not_found() => return gone(Err(error)),
+        _ => {}
+    }
+    let removed = remove();
+    if !matches!(removed, Ok(Gone::Yes))
+        && let Err(error) = namespace.unlock_image(id, PURGE, &cookie)
+    {
+        tracing::debug!(%error, "a claim for a removal runs out by itself");
+    }
+    removed
 }
 
 /// What the answer to a removal from the trash means.

@@ -67,13 +67,10 @@ def strays_of(objects: list, ids: set, found: dict) -> list:
     return [name + (f" ({count} objects)" if name.endswith("*") else "") for name, count in strays.items()]
 
 
-def main() -> int:
-    conf, pool = sys.argv[1:3]
+def of_pool(cluster: rados.Rados, pool: str) -> dict:
+    """All of it."""
     found = {"images": [], "trash": [], "watchers": {}, "objects": []}
-    cluster = rados.Rados(conffile=conf)
-    cluster.connect(timeout=15)
-    try:
-        ioctx = cluster.open_ioctx(pool)
+    with cluster.open_ioctx(pool) as ioctx:
         ioctx.set_namespace(rados.LIBRADOS_ALL_NSPACES)
         objects = [(o.nspace, o.key) for o in ioctx.list_objects()]
         ids = set()
@@ -81,12 +78,19 @@ def main() -> int:
             ioctx.set_namespace(namespace)
             ids |= {(namespace, image) for image in images_of(ioctx, namespace, found)}
         found["objects"] += strays_of(objects, ids, found)
-        ioctx.close()
-    finally:
-        cluster.shutdown()
     for kind in ("images", "trash", "objects"):
         found[kind].sort()
-    json.dump(found, sys.stdout)
+    return found
+
+
+def main() -> int:
+    conf, pool = sys.argv[1:3]
+    cluster = rados.Rados(conffile=conf)
+    cluster.connect(timeout=15)
+    try:
+        json.dump(of_pool(cluster, pool), sys.stdout)
+    finally:
+        cluster.shutdown()
     return 0
 
 

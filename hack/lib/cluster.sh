@@ -93,7 +93,7 @@ wait_for() {
 
 mon_commands() { /usr/bin/python3 "$HACK/lib/mon-commands.py" "$D/ceph.conf" "${1:-30}"; }
 
-asok() { timeout 5 ceph --admin-daemon "$D/run/$1.asok" "${@:2}" 2>/dev/null; }
+asok() { /usr/bin/python3 "$HACK/lib/asok.py" "$D/run/$1.asok" "${@:2}" 2>/dev/null; }
 
 listens() { (: <"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
 
@@ -149,6 +149,24 @@ osd pool default pg num = 1
 osd pool default pgp num = 1
 osd pool default pg autoscale mode = off
 mon warn on insecure global id reclaim allowed = false
+
+# What is only gathered in memory, for the log of a crash, costs more than what is written.
+debug ms = 0/0
+debug auth = 1/1
+debug monc = 0/0
+debug objecter = 0/0
+debug rados = 0/0
+debug rbd = 0/0
+debug objectcacher = 0/0
+debug mon = 1/1
+debug paxos = 1/1
+debug mgr = 1/1
+debug osd = 1/1
+debug bluestore = 1/1
+debug bluefs = 1/1
+debug bdev = 1/1
+debug rocksdb = 1/1
+debug rgw = 1/1
 
 [mon]
 mon data = $D/mon

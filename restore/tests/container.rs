@@ -55,7 +55,7 @@ fn as_the_first_process_and_a_user_without_a_name_it_restores_and_checks_on_a_re
         let script = "touch /var/tmp/x 2>/dev/null && exit 1; test \"$(id -u)\" = 4242 || exit 2; \
                       for i in 1 2 3 4 5 6 7 8; do (setsid sleep 0.1 &) ; done; sleep 1; \
                       ! grep -l '^State:.Z' /proc/[0-9]*/status";
-        command.args(["--mask-sql", "COPY (SELECT 1) TO PROGRAM '(setsid sleep 0.1 &)'"]);
+        command.args(["--mask-sql", "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; (setsid sleep 0.1 &)'"]);
         for word in ["sh", "-c", script] {
             command.args(["--mask-command", word]);
         }

@@ -47,7 +47,7 @@ impl Publisher {
         let (filesystem, owner) = (database.storage.filesystem, database.storage.owner);
         let made =
             blocking(move || node.create(&spec, &volume::NewVolume { filesystem, marker: &marker, owner }));
-        let made = self.step("attach", async { Ok(Ready { mounted: made.await? }) }).await;
+        let made = self.step("attach", async { Ok(Ready { mounted: made.await?, held: None }) }).await;
         if made.as_ref().is_err_and(PublishError::is_final) {
             let (name, used) = (image.clone(), self.pod_use(request, None));
             self.storage.run(move |store| store.discard_blank(&name, &used)).await?;
@@ -75,7 +75,7 @@ impl Publisher {
     ) -> Result<Ready, PublishError> {
         let (node, spec, marker) = (self.node.clone(), self.spec_of(request), marker(image));
         let opened = blocking(move || node.open(&spec, &volume::OpenVolume::writable(&marker)));
-        self.step("attach", async { Ok(Ready { mounted: opened.await? }) }).await
+        self.step("attach", async { Ok(Ready { mounted: opened.await?, held: None }) }).await
     }
 
     /// Takes the mount away, if it is of this pod's build.

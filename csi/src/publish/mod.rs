@@ -38,7 +38,7 @@ pub use error::{PublishError, UnpublishError};
 
 use crate::access::{self, Own};
 use crate::blocking::blocking;
-use crate::guard::Guards;
+use crate::guard::{Entry, Guards};
 use crate::metrics::{self, Metrics, Operation};
 use crate::ports::{Cluster, Database, Directory};
 use crate::removal::Remover;
@@ -116,6 +116,8 @@ pub(crate) enum GaveUp {
 /// A mounted volume, and what else its publishing needs to know.
 pub(crate) struct Ready {
     mounted: volume::Mounted,
+    /// Until it is bound nothing shows that somebody has it: of what others may take meanwhile, the right to work on it.
+    held: Option<Entry>,
 }
 
 impl Publisher {
@@ -179,8 +181,12 @@ impl Publisher {
             Wanted::Build(image) => self.build_for_pod(request, image, &database, deadline).await?,
         };
         fail_point!("csi::after-open");
-        let target = request.target.clone();
-        self.step("bind", async { Ok(blocking(move || target.bind(&ready.mounted)).await?) }).await
+        let (target, Ready { mounted, held }) = (request.target.clone(), ready);
+        let bind = move || {
+            let _held = held;
+            target.bind(&mounted)
+        };
+        self.step("bind", async { Ok(blocking(bind).await?) }).await
     }
 
     /// Whether the database's clones can't be written to. While nothing is known of it, nothing is published either.
@@ -345,7 +351,7 @@ impl Publisher {
                 other => other,
             }
         });
-        self.step("attach", async { Ok(Ready { mounted: opened.await? }) }).await
+        self.step("attach", async { Ok(Ready { mounted: opened.await?, held: None }) }).await
     }
 }
 

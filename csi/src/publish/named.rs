@@ -82,7 +82,7 @@ impl Publisher {
     async fn try_named(&self, asked: &Asked<'_>, deadline: Instant) -> Result<Try, PublishError> {
         // In this order, as everywhere: who waits for a turn holds nobody's guard.
         let _turn = self.turn(deadline).await?;
-        let _entry = match self.wait(deadline, self.guards.enter(&asked.clone)).await {
+        let entry = match self.wait(deadline, self.guards.enter(&asked.clone)).await {
             Ok(entry) => entry,
             Err(GaveUp::TooLate) => return Ok(Try::Wait("another volume of this node".to_owned())),
             Err(GaveUp::Stopping) => return Err(PublishError::Stopping),
@@ -106,7 +106,7 @@ impl Publisher {
         let how = How { read_only: asked.request.read_only, own_client: true };
         let of = &ensured.clone.record.golden_image;
         match self.open(asked.spec.clone(), of, how, asked.database).await {
-            Ok(ready) => Ok(Try::Ready(ready)),
+            Ok(ready) => Ok(Try::Ready(Ready { held: Some(entry), ..ready })),
             // Somebody writes to it without a lease, e.g. by hand: that holds the image's lock.
             Err(PublishError::Volume(error)) if error.is_busy() => Ok(Try::Wait(error.to_string())),
             Err(error) if error.is_final() && ensured.made => self.undo_made(asked, &ensured, error).await,

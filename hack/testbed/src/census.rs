@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::command;
+use crate::keeper::Keeper;
 
 /// All that aldaas may leave behind, at one moment. Two are compared with `assert_eq!`.
 ///
@@ -38,10 +40,7 @@ pub struct Census {
 
 impl Census {
     pub(crate) fn take(conf: &Path, pool: &str, run_dir: &Path) -> Census {
-        let mut script = Command::new("/usr/bin/python3");
-        script.arg(command::hack().join("lib/census.py")).arg(conf).arg(pool);
-        let stored: Stored =
-            serde_json::from_slice(&command::run(&mut script, b"")).expect("the census of a pool");
+        let stored = stored(conf, pool);
         let mounts = mounts_below(run_dir);
         let mut census = Census {
             images: stored.images,
@@ -90,11 +89,24 @@ impl fmt::Debug for Census {
 
 /// What `hack/lib/census.py` prints.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stored {
     images: Vec<String>,
     trash: Vec<String>,
     watchers: BTreeMap<String, usize>,
     objects: Vec<String>,
+}
+
+fn stored(conf: &Path, pool: &str) -> Stored {
+    let stored = match Keeper::of(conf) {
+        Some(mut keeper) => serde_json::from_value(keeper.ask(&json!({"census": pool}))),
+        None => {
+            let mut script = Command::new("/usr/bin/python3");
+            script.arg(command::hack().join("lib/census.py")).arg(conf).arg(pool);
+            serde_json::from_slice(&command::run(&mut script, b""))
+        }
+    };
+    stored.unwrap_or_else(|error| panic!("the census of pool {pool}: {error}"))
 }
 
 pub(crate) struct Mount {

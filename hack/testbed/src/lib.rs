@@ -20,6 +20,7 @@
 
 mod census;
 mod command;
+mod keeper;
 mod kube;
 mod own_cluster;
 mod own_mounts;

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use aldaas_testbed::{Census, Scratch, TestPool, Testbed};
 
@@ -134,9 +136,14 @@ fn a_dropped_pool_is_gone() {
     let bed = Testbed::get();
     let pool = bed.fresh_pool();
     let name = pool.name().to_owned();
-    assert!(bed.ceph(["osd", "pool", "ls"]).lines().any(|line| line == name));
+    let is_there = || bed.ceph(["osd", "pool", "ls"]).lines().any(|line| line == name);
+    assert!(is_there());
     drop(pool);
-    assert!(!bed.ceph(["osd", "pool", "ls"]).lines().any(|line| line == name));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while is_there() {
+        assert!(Instant::now() < deadline, "{name} is still there");
+        sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

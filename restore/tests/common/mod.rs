@@ -66,7 +66,7 @@ impl Room {
         let mut command = Command::new(program.as_ref());
         command
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
+            .env("PATH", path())
             .env("HOME", self.dir.path())
             .current_dir(self.dir.path());
         if let Some((uid, gid)) = self.user {
@@ -304,6 +304,12 @@ pub fn psql(port: u16, database: &str, sql: &str) -> String {
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+/// Where programs are found: first those of Postgres as `hack/test` has laid them out.
+fn path() -> String {
+    let laid_out = std::env::var("ALDAAS_TEST_POSTGRES").map(|dir| dir + ":").unwrap_or_default();
+    laid_out + "/usr/bin:/bin"
 }
 
 /// The newest PostgreSQL of this machine.
