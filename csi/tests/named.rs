@@ -130,7 +130,7 @@ async fn with_one_worker_pods_that_take_turns_on_a_clone_never_wait_for_each_oth
 async fn a_named_clone_that_is_mounted_and_not_bound_yet_is_taken_from_nobody() {
     let mut bed = Bed::new();
     bed.plugin.stop();
-    bed.plugin.start(&[("FAILPOINTS", "csi::after-open=sleep(1000)")]);
+    bed.plugin.start(&[("FAILPOINTS", "csi::after-target=sleep(1000)")]);
     take_turns(&bed, &["a", "b", "c"]).await;
 }
 
