@@ -52,7 +52,7 @@ impl Store {
     pub fn ensure_clone(&self, golden: &GoldenImage, request: &CloneRequest) -> Result<Ensured> {
         // The name of a pod's own clone is known to one node alone, which guards it: nobody else can be at it.
         let grace = if request.purpose == Purpose::Pod { Duration::ZERO } else { GRACE };
-        let mut unfinished: Option<Instant> = None;
+        let (mut unfinished, mut refused): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
             match self.look_at(&request.name)? {
                 Seen::Clone(clone) if self.is_on_its_way_out(&clone)? => {}
@@ -66,8 +66,16 @@ impl Store {
                 Seen::Nothing => {
                     refuse_unready(golden, request)?;
                     match self.make_clone(golden, request) {
-                        // Another was faster, or not: look again.
-                        Err(Error::CloneExists(_)) => {}
+                        Err(Error::CloneExists(_))
+                            if self.clones.finish_trash_move(&image_name(&request.name)?)? => {}
+                        // Another was faster, or not: look again, though not for ever at what nobody can see.
+                        Err(Error::CloneExists(name)) => match refused {
+                            None => refused = Some(Instant::now()),
+                            Some(since) if since.elapsed() > WATCH_TIMEOUT => {
+                                return Err(Error::CloneExists(name));
+                            }
+                            Some(_) => sleep(POLL),
+                        },
                         made => return Ok(Ensured { clone: made?, made: true }),
                     }
                 }

@@ -81,6 +81,28 @@ impl Namespace {
         }
     }
 
+    /// Finishes a move to the trash, if one of an image of this name was cut short where librbd takes its steps in another order: the
+    /// name leads nowhere any more, and the directory still has it, so that no image of this name can be made. Whether it was so.
+    ///
+    /// Implements: class method `rbd.dir_get_id`, and what [`trash_move_at_once`](Self::trash_move_at_once) does.
+    pub fn finish_trash_move(&self, image: &ImageName) -> Result<bool> {
+        const LOOK: &str = "look in the directory for image";
+        let mut input = Vec::new();
+        wire::encode_bytes(&mut input, image.as_str().as_bytes());
+        let listed = match read_class(self, &c"rbd_directory".to_owned(), c"rbd", c"dir_get_id", &input) {
+            Err(code) if -code == libc::ENOENT => return Ok(false),
+            Err(code) => return Err(Error::new(LOOK, self.at(image), -code)),
+            Ok(listed) => wire::decode_string(&listed),
+        };
+        let id =
+            ImageId::new(listed.map_err(|why| Error::new(LOOK, self.at(image), libc::EBADMSG).because(why))?)?;
+        let goes = self.is_in_trash(&id)?;
+        if goes {
+            self.trash_move_at_once(image, &id)?;
+        }
+        Ok(goes)
+    }
+
     /// Whether an image is in the trash, though a move that was cut short may have left its name.
     ///
     /// Implements: class method `rbd.trash_get`.

@@ -204,6 +204,12 @@ fn a_move_to_the_trash_that_was_cut_short_is_finished_by_whoever_meets_it() {
     let (_, trashed) = cut_short();
     assert!(bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().made);
     assert_eq!(bed.store.purge_clone(&trashed).unwrap(), Gone::Yes);
+    // One of librbd's own: the name leads nowhere, and the directory still has it.
+    let old = bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().clone;
+    clones.trash_move_at_once(&rbd_name(&"another"), &old.id).unwrap();
+    clones.remove_object(&id_object).unwrap();
+    assert!(bed.store.ensure_clone(&golden, &for_pod(1)).unwrap().made);
+    bed.store.purge().unwrap();
     remove(&bed, &for_pod(1));
     assert!(clones.trash().unwrap().is_empty() && bed.store.clones().unwrap().is_empty());
 }

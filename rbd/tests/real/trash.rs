@@ -143,6 +143,24 @@ fn an_image_that_is_open_elsewhere_goes_to_the_trash_at_once_and_whoever_has_it_
 }
 
 #[test]
+fn a_move_that_librbd_did_not_finish_is_finished() {
+    let bed = Bed::new();
+    let image = bed.image("a", MIB);
+    let id = bed.golden.image_id(&image).unwrap();
+    assert!(!bed.golden.finish_trash_move(&image).unwrap(), "one that is there is left alone");
+    assert!(!bed.golden.finish_trash_move(&name("b")).unwrap());
+    // Its steps so far: into the trash, the name away.
+    bed.golden.trash_move_at_once(&name("b"), &id).unwrap();
+    bed.golden.remove_object("rbd_id.a").unwrap();
+    assert!(bed.golden.create(&image, MIB, &Default::default()).unwrap_err().is_exists());
+    assert!(bed.golden.finish_trash_move(&image).unwrap());
+    assert_eq!(bed.golden.trash().unwrap()[0].id, id);
+    assert!(!bed.golden.finish_trash_move(&image).unwrap());
+    bed.golden.create(&image, MIB, &Default::default()).unwrap();
+    bed.golden.trash_remove(&id, false).unwrap();
+}
+
+#[test]
 fn a_name_that_leads_to_another_image_stays() {
     let bed = Bed::new();
     let (one, other) = (bed.image("a", MIB), bed.image("b", MIB));
