@@ -85,7 +85,7 @@ impl Store {
 
     /// Removes the snapshot, which RBD keeps aside while clones live on it, and then the image, if none does.
     pub(crate) fn purge_golden(&self, id: &rbd::ImageId) -> Result<Gone> {
-        alone(&self.golden, id, || {
+        let bared = || {
             match self.golden.open_by_id(id) {
                 Ok(image) => {
                     match image.remove_snapshot(SEALED) {
@@ -98,9 +98,11 @@ impl Store {
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
-            fail_point!("golden::after-snapshot-removal");
-            gone(self.golden.trash_remove(id, false))
-        })
+            Ok(Gone::NotYet)
+        };
+        alone(&self.golden, id, bared)?;
+        fail_point!("golden::after-snapshot-removal");
+        self.remove_trashed(&self.golden, id)
     }
 
     /// Removes a clone for good, unless somebody has it open: who removes it at this moment does.

@@ -183,12 +183,14 @@ pub(crate) fn processes_of(dir: &Path) -> Vec<Process> {
         .collect()
 }
 
-/// Without the children of engines that are there themselves: those come and go, and their titles say what they do.
+/// Without what comes and goes: the children of engines that are there themselves, whose titles say what they do, and other tests
+/// that take their copies of our mounts out of a namespace of their own ([`crate::own_mounts`]).
 fn lasting(processes: Vec<Process>) -> impl Iterator<Item = Process> {
     let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
     processes.into_iter().filter(move |process| {
-        !(process.cmdline.starts_with("postgres: ")
-            && parent(process.pid).is_none_or(|parent| pids.contains(&parent)))
+        let of_an_engine = || parent(process.pid).is_none_or(|parent| pids.contains(&parent));
+        !(process.cmdline.starts_with("umount -l ")
+            || process.cmdline.starts_with("postgres: ") && of_an_engine())
     })
 }
 
