@@ -94,8 +94,9 @@ impl Namespace {
             Err(code) => return Err(Error::new(LOOK, self.at(image), -code)),
             Ok(listed) => wire::decode_string(&listed),
         };
-        let id =
-            ImageId::new(listed.map_err(|why| Error::new(LOOK, self.at(image), libc::EBADMSG).because(why))?)?;
+        let id = ImageId::new(
+            listed.map_err(|why| Error::new(LOOK, self.at(image), libc::EBADMSG).because(why))?,
+        )?;
         let goes = self.is_in_trash(&id)?;
         if goes {
             self.trash_move_at_once(image, &id)?;

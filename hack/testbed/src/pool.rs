@@ -19,14 +19,17 @@ pub struct TestPool {
 enum Whose {
     /// Lent for as long as the connection lasts.
     Keepers(#[expect(dead_code, reason = "what counts is when it is closed")] Keeper),
-    Ours { conf: PathBuf },
+    Ours {
+        conf: PathBuf,
+    },
 }
 
 impl TestPool {
     pub(crate) fn create(conf: &Path) -> TestPool {
         if let Some(mut keeper) = Keeper::of(conf) {
             let answer = keeper.ask(&json!({"lend": true}));
-            let name = answer["pool"].as_str().unwrap_or_else(|| panic!("a pool is lent: {answer}")).to_owned();
+            let name =
+                answer["pool"].as_str().unwrap_or_else(|| panic!("a pool is lent: {answer}")).to_owned();
             return TestPool { name, whose: Whose::Keepers(keeper) };
         }
         let name = unique("test-");

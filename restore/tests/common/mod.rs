@@ -65,11 +65,7 @@ impl Room {
     /// A command that runs as the unprivileged user, with nothing in its environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
-        command
-            .env_clear()
-            .env("PATH", path())
-            .env("HOME", self.dir.path())
-            .current_dir(self.dir.path());
+        command.env_clear().env("PATH", path()).env("HOME", self.dir.path()).current_dir(self.dir.path());
         if let Some((uid, gid)) = self.user {
             command.uid(uid).gid(gid);
         }
