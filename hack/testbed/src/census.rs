@@ -184,7 +184,7 @@ pub(crate) fn processes_of(dir: &Path) -> Vec<Process> {
 }
 
 /// Without what comes and goes: the children of engines that are there themselves, whose titles say what they do, and other tests
-/// that take their copies of our mounts out of a namespace of their own ([`crate::own_mounts`]).
+/// that take their copies of our mounts out of a namespace of their own ([`crate::own_mounts()`]).
 fn lasting(processes: Vec<Process>) -> impl Iterator<Item = Process> {
     let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
     processes.into_iter().filter(move |process| {
