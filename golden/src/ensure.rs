@@ -54,7 +54,11 @@ impl Store {
         let grace = if request.purpose == Purpose::Pod { Duration::ZERO } else { GRACE };
         let (mut unfinished, mut refused): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
-            match self.look_at(&request.name)? {
+            let seen = self.look_at(&request.name)?;
+            if !matches!(seen, Seen::Nothing) {
+                refused = None;
+            }
+            match seen {
                 Seen::Clone(clone) if self.is_on_its_way_out(&clone)? => {}
                 Seen::Clone(clone) if clone.record.golden_image == golden.name => {
                     return Ok(Ensured { clone: *clone, made: false });

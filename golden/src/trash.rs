@@ -51,7 +51,7 @@ impl Store {
         };
         // Clones first: with the last of them, a retired image becomes removable.
         for (entry, _) in self.trashed_clones()? {
-            note(&entry, self.purge_unwatched(&entry.id));
+            note(&entry, self.remove_trashed(&self.clones, &entry.id));
         }
         for entry in self.trashed_golden_images()? {
             note(&entry, self.purge_golden(&entry.id));
@@ -103,14 +103,6 @@ impl Store {
         alone(&self.golden, id, bared)?;
         fail_point!("golden::after-snapshot-removal");
         self.remove_trashed(&self.golden, id)
-    }
-
-    /// Removes a clone for good, unless somebody has it open: who removes it at this moment does.
-    fn purge_unwatched(&self, id: &rbd::ImageId) -> Result<Gone> {
-        match self.clone_watchers(id)?.is_empty() {
-            true => self.remove_trashed(&self.clones, id),
-            false => Ok(Gone::NotYet),
-        }
     }
 
     /// Removes an image in the trash for good.
@@ -212,7 +204,12 @@ fn alone(
         Err(error) if !error.is_not_found() => return gone(Err(error)),
         _ => {}
     }
-    let removed = remove();
+    // Who is at it for longer than the lock lasts, or killed in the middle of it, still watches the image.
+    let removed = match namespace.watchers(id) {
+        Ok(watchers) if !watchers.is_empty() => Ok(Gone::NotYet),
+        Err(error) if !error.is_not_found() => gone(Err(error)),
+        _ => remove(),
+    };
     if !matches!(removed, Ok(Gone::Yes))
         && let Err(error) = namespace.unlock_image(id, PURGE, &cookie)
     {

@@ -85,7 +85,7 @@ def of_pool(cluster: rados.Rados, pool: str) -> dict:
 
 def main() -> int:
     conf, pool = sys.argv[1:3]
-    cluster = rados.Rados(conffile=conf)
+    cluster = rados.Rados(conffile=conf, conf={"librados_thread_count": "1", "rbd_op_threads": "1"})
     cluster.connect(timeout=15)
     try:
         json.dump(of_pool(cluster, pool), sys.stdout)

@@ -121,7 +121,8 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
 def main() -> int:
     conf, directory = sys.argv[1:3]
-    cluster = rados.Rados(conffile=conf)
+    # librbd frees an image under the thread that opened it, where another one completes too.
+    cluster = rados.Rados(conffile=conf, conf={"librados_thread_count": "1", "rbd_op_threads": "1"})
     cluster.connect(timeout=15)
     path = os.path.join(directory, "keeper.sock")
     with Server(path, Asker) as server:

@@ -84,12 +84,14 @@ impl Namespace {
     /// Finishes a move to the trash, if one of an image of this name was cut short where librbd takes its steps in another order: the
     /// name leads nowhere any more, and the directory still has it, so that no image of this name can be made. Whether it was so.
     ///
-    /// Implements: class method `rbd.dir_get_id`, and what [`trash_move_at_once`](Self::trash_move_at_once) does.
+    /// Implements: class methods `rbd.dir_get_id` and `rbd.dir_remove_image`.
     pub fn finish_trash_move(&self, image: &ImageName) -> Result<bool> {
         const LOOK: &str = "look in the directory for image";
+        const FORGET: &str = "remove from the directory image";
+        let directory = c"rbd_directory".to_owned();
         let mut input = Vec::new();
         wire::encode_bytes(&mut input, image.as_str().as_bytes());
-        let listed = match read_class(self, &c"rbd_directory".to_owned(), c"rbd", c"dir_get_id", &input) {
+        let listed = match read_class(self, &directory, c"rbd", c"dir_get_id", &input) {
             Err(code) if -code == libc::ENOENT => return Ok(false),
             Err(code) => return Err(Error::new(LOOK, self.at(image), -code)),
             Ok(listed) => wire::decode_string(&listed),
@@ -97,11 +99,17 @@ impl Namespace {
         let id = ImageId::new(
             listed.map_err(|why| Error::new(LOOK, self.at(image), libc::EBADMSG).because(why))?,
         )?;
-        let goes = self.is_in_trash(&id)?;
-        if goes {
-            self.trash_move_at_once(image, &id)?;
+        if !self.is_in_trash(&id)? {
+            return Ok(false);
         }
-        Ok(goes)
+        // Nothing else: the name may lead to another image by now.
+        let mut forget = WriteOp::new();
+        forget.exec(c"rbd", c"dir_remove_image", &encode_names(image, &id));
+        match forget.run(self, &directory) {
+            code if [libc::ENOENT, libc::ESTALE].contains(&-code) => {}
+            code => drop(check(code, FORGET, || self.at(image))?),
+        }
+        Ok(true)
     }
 
     /// Whether an image is in the trash, though a move that was cut short may have left its name.

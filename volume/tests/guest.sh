@@ -50,7 +50,8 @@ guest_kernel() {
     rm "$W"/linux-image-*.deb
     mv "$new" "$K"
   fi
-  [ -e "$K/boot/vmlinux" ] || guest_unpack "$K"/boot/vmlinuz-* "$K/boot/vmlinux"
+  [ -e "$K/boot/vmlinux" ] ||
+    guest_unpack "$(find "$K/boot" -name 'vmlinuz-*' | sort -V | tail -1)" "$K/boot/vmlinux"
   exec 8>&-
   KERNEL=$K/boot/vmlinux
   MODULES=$(echo "$K"/lib/modules/*)

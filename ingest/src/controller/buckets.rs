@@ -132,7 +132,7 @@ impl Buckets {
                         tracing::warn!(%database, reason = why.reason, why = why.message, "the bucket can't be read");
                     }
                     let wait = pause.min(interval);
-                    pause *= 2;
+                    pause = (pause * 2).min(interval.max(FIRST_PAUSE));
                     jittered(wait)
                 }
             };
