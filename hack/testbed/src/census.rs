@@ -89,7 +89,6 @@ impl fmt::Debug for Census {
 
 /// What `hack/lib/census.py` prints.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Stored {
     images: Vec<String>,
     trash: Vec<String>,

@@ -28,8 +28,10 @@ impl Keeper {
         let answered = writeln!(self.0.get_mut(), "{request}").and_then(|()| {
             let mut line = String::new();
             self.0.read_line(&mut line)?;
-            Ok(serde_json::from_str(&line)?)
+            Ok(serde_json::from_str::<Value>(&line)?)
         });
-        answered.unwrap_or_else(|error| panic!("ask {request}: {error}"))
+        let answer = answered.unwrap_or_else(|error| panic!("ask {request}: {error}"));
+        assert!(answer.get("error").is_none(), "ask {request}: {answer}");
+        answer
     }
 }
