@@ -7,12 +7,12 @@ use std::time::Duration;
 use aldaas_api::VolumeId;
 use aldaas_api::volume_id::is_handle;
 use aldaas_golden::CLONE;
-use aldaas_volume::{ImageSpec, Node, Server};
+use aldaas_volume::{ImageSpec, Node, Server, mountinfo};
 use rustix::fs::StatVfs;
 use tokio::time::timeout;
 
 use crate::blocking::blocking;
-use crate::target::{Seen, Target, TargetError, mount_at};
+use crate::target::{Seen, Target, TargetError};
 
 /// How long a file system may take to say how full it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ fn condition(
     if found.is_none_or(|found| matches!(found.server, Server::Dead | Server::None)) {
         return Ok(Some(DEAD));
     }
-    let Some(mount) = mount_at(path)? else { return Ok(None) };
+    let Some(mount) = mountinfo::top_at(path)? else { return Ok(None) };
     let has = |options: &str, word: &str| options.split(',').any(|option| option == word);
     // One that was mounted read-only says so in the mount's own options too.
     let turned = has(&mount.super_options, "ro") && !has(&mount.options, "ro");

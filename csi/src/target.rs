@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use aldaas_volume::mountinfo::{self, Mount};
+use aldaas_volume::mountinfo::{self, Mounts};
 use aldaas_volume::{ImageSpec, Mounted, Node};
 use fail::fail_point;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -142,11 +142,10 @@ impl Target {
     /// When the table of mounts or the directory can't be read.
     pub fn look(&self, node: &Node) -> Result<Seen, TargetError> {
         let path = self.path();
-        let mounts = mountinfo::read()?;
-        if let Some(top) = mountinfo::at(&mounts, &path).next_back() {
+        if let Some(top) = mountinfo::top_at(&path)? {
             return Ok(match node.spec_of_mount(&path)? {
                 Some(spec) if top.root == Path::new(DATA) => Seen::Volume(spec),
-                _ => Seen::Foreign { kind: top.kind.clone(), of: top.source.clone() },
+                _ => Seen::Foreign { kind: top.kind, of: top.source },
             });
         }
         let directory = match self.open(OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -171,10 +170,8 @@ impl Target {
         rustix::mount::mount_bind(&volume.data, &path)
             .map_err(|error| self.failed("bind a volume at", error))?;
         fail_point!("csi::after-bind");
-        let mounts = mountinfo::read()?;
-        let device = |at: &Path| {
-            mountinfo::at(&mounts, at).next_back().map(|mount| (mount.device, mount.root.clone()))
-        };
+        let mounts = Mounts::read()?;
+        let device = |at: &Path| mounts.top_at(at).map(|mount| (mount.device, mount.root));
         match (device(&path), device(&volume.data)) {
             // A pod must never run on the host's own disk.
             (Some(found), Some(wanted)) if found == wanted && found.1 == Path::new(DATA) => Ok(()),
@@ -272,11 +269,6 @@ impl Target {
     fn failed(&self, doing: &'static str, error: Errno) -> TargetError {
         TargetError::Io { doing, target: self.path(), error: error.into() }
     }
-}
-
-/// The topmost mount at a path.
-pub(crate) fn mount_at(path: &Path) -> Result<Option<Mount>, aldaas_volume::Error> {
-    Ok(mountinfo::at(&mountinfo::read()?, path).next_back().cloned())
 }
 
 #[cfg(test)]

@@ -190,8 +190,7 @@ async fn read_only_and_mount_options_are_honoured_and_come_from_where_they_shoul
         bed.objects.database("orders")["spec"]["clone"] = serde_json::json!({"mountOptions": asked});
         bed.objects.write();
         let target = bed.plugin.publish("b", LATEST).await.unwrap();
-        let mounts = aldaas_volume::mountinfo::read().unwrap();
-        let mount = aldaas_volume::mountinfo::at(&mounts, &target).next().unwrap();
+        let mount = aldaas_volume::mountinfo::top_at(&target).unwrap().unwrap();
         let has = |options: &str, wanted: &&str| options.split(',').any(|option| option == *wanted);
         assert!(of_mount.iter().all(|wanted| has(&mount.options, wanted)), "{of_mount:?}: {mount:?}");
         assert!(of_filesystem.iter().all(|wanted| has(&mount.super_options, wanted)), "{mount:?}");

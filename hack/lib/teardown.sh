@@ -8,20 +8,23 @@ mounts_below() {
     while IFS= read -r path; do printf '%b\n' "$path"; done
 }
 
+# The first line of file $1 as $LINE, without a program: there are hundreds of processes and devices to look at.
+line_of() { LINE=''; { IFS= read -r LINE <"$1"; } 2>/dev/null || [ -n "$LINE" ]; }
+
 # Loop devices whose backing file is below directory $1.
 loops_below() {
-  local file
+  local file LINE
   for file in /sys/block/loop*/loop/backing_file; do
-    [ -e "$file" ] || continue
-    case "$(cat "$file" 2>/dev/null)" in "$1"/*) file=${file#/sys/block/}; echo "/dev/${file%%/*}" ;; esac
+    line_of "$file" || continue
+    case "$LINE" in "$1"/*) file=${file#/sys/block/}; echo "/dev/${file%%/*}" ;; esac
   done
 }
 
 # Kernel RBD devices of the cluster with fsid $1, as ids.
 krbd_of() {
-  local file
+  local file LINE
   for file in /sys/bus/rbd/devices/*/cluster_fsid; do
-    [ "$(cat "$file" 2>/dev/null)" = "$1" ] || continue
+    line_of "$file" && [ "$LINE" = "$1" ] || continue
     file=${file%/cluster_fsid}
     echo "${file##*/}"
   done
@@ -30,10 +33,11 @@ krbd_of() {
 # Pids of processes that belong to directory $1: programs of ours, of Ceph or of Postgres with an argument
 # below it. A user's editor or pager on a file of it is not ours to end.
 processes_of() {
-  local dir pid
+  local dir pid LINE
   for dir in /proc/[0-9]*; do
     pid=${dir#/proc/}
-    case "$(cat "$dir/comm" 2>/dev/null)" in
+    line_of "$dir/comm" || continue
+    case "$LINE" in
       aldaas* | ceph* | rados* | rbd* | postgres) ;;
       *) continue ;;
     esac

@@ -13,7 +13,7 @@ use crate::holders;
 use crate::krbd::{self, KrbdDevice};
 use crate::layout::{self, VolumePaths};
 use crate::loopdev::{self, LoopDevice};
-use crate::mountinfo::{self, Mount};
+use crate::mountinfo::{Mount, Mounts};
 use crate::node::Node;
 use crate::protocol::Attached;
 use crate::spec::{AttachMode, How, ImageSpec};
@@ -54,17 +54,17 @@ impl Held {
     pub fn observe(spec: &ImageSpec, paths: &VolumePaths, client: &Client) -> Result<Self, Error> {
         let loops = loopdev::over(&paths.image_file)?;
         let krbd = krbd::devices_of(spec, client.cluster.as_ref())?;
-        let mounts = mountinfo::read()?;
+        let mounts = Mounts::read()?;
         let devices: Vec<_> = loops.iter().map(|l| l.device).chain(krbd.iter().map(|k| k.device)).collect();
-        let elsewhere =
-            mounts.iter().filter(|m| devices.contains(&m.device) && !m.point.starts_with(&paths.dir));
+        let of_devices = devices.into_iter().flat_map(|device| mounts.of_device(device));
+        let elsewhere = of_devices.filter(|m| !m.point.starts_with(&paths.dir)).collect();
         // Who serves matters only where something stands on it.
         let served = if loops.is_empty() { None } else { client.find_settled(spec)? };
         Ok(Self {
             served,
-            fs: mountinfo::at(&mounts, &paths.fs).next_back().cloned(),
-            data: mountinfo::at(&mounts, &paths.data).next_back().cloned(),
-            elsewhere: elsewhere.cloned().collect(),
+            fs: mounts.top_at(&paths.fs),
+            data: mounts.top_at(&paths.data),
+            elsewhere,
             loops,
             krbd,
         })
@@ -80,7 +80,7 @@ impl Held {
         Error::Busy {
             what: format!("{spec}, also mounted at {},", points.join(", ")),
             because: "unmount it there first",
-            holders: holders::of_mounts(&self.elsewhere.iter().collect::<Vec<_>>()),
+            holders: holders::of_mounts(&self.elsewhere),
         }
     }
 
@@ -176,7 +176,7 @@ impl Node {
         let layout = &self.layout;
         let (lock, images) = (layout.server_lock(), layout.images());
         let is_there = |path: &std::path::Path| std::fs::symlink_metadata(path).is_ok();
-        let dead_mount = mountinfo::at(&mountinfo::read()?, &images).next().is_some();
+        let dead_mount = Mounts::read()?.at(&images).next().is_some();
         if !dead_mount && !is_there(&lock) && !is_there(&images) && !is_there(&layout.socket()) {
             return Ok(());
         }
@@ -210,8 +210,7 @@ fn is_as_asked(spec: &ImageSpec, how: How, read_only: bool, own_client: bool) ->
 /// Takes away the mounts at `images` of servers that died. The caller holds the server's lock and has made sure
 /// that no loop device stands on them.
 pub(crate) fn sweep_dead_mounts(images: &std::path::Path) -> Result<(), Error> {
-    let mounts = mountinfo::read()?;
-    for _ in mountinfo::at(&mounts, images) {
+    for _ in Mounts::read()?.at(images) {
         match rustix::mount::unmount(images, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(e) => return Err(e).doing(|| format!("unmount the dead {}", images.display())),

@@ -12,7 +12,7 @@ use rustix::mount::UnmountFlags;
 
 use crate::error::{Doing, Error, HELD_UNSEEN};
 use crate::layout::{self, VolumePaths};
-use crate::mountinfo::{self, Mount};
+use crate::mountinfo::{self, Mount, Mounts};
 use crate::node::Node;
 use crate::spec::ImageSpec;
 use crate::{holders, sys};
@@ -51,7 +51,7 @@ impl Node {
     pub fn trim(&self, spec: &ImageSpec) -> Result<u64, Error> {
         let paths = self.layout.volume(spec)?;
         let doing = || format!("trim {spec}");
-        if mountinfo::at(&mountinfo::read()?, &paths.fs).next().is_none() {
+        if !mountinfo::is_mounted(&paths.fs)? {
             return Err(Errno::NOENT).doing(|| format!("trim {spec}, which isn't mounted here"));
         }
         let root = File::open(&paths.fs).doing(doing)?;
@@ -105,8 +105,7 @@ pub(crate) fn shut_down(fs: &Mount) -> Result<(), Error> {
 pub(crate) fn unmount(point: &Path, dead: bool) -> Result<(), Error> {
     let deadline = Instant::now() + UNMOUNT_PATIENCE;
     loop {
-        let mounts = mountinfo::read()?;
-        let here: Vec<&Mount> = mountinfo::at(&mounts, point).collect();
+        let here: Vec<Mount> = Mounts::read()?.at(point).collect();
         if here.is_empty() {
             return Ok(());
         }

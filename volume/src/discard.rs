@@ -147,7 +147,7 @@ impl Node {
         let mut since = None;
         while !unmounting.is_finished() {
             thread::sleep(Duration::from_millis(1));
-            if mountinfo::at(&mountinfo::read()?, &paths.fs).next().is_some() {
+            if mountinfo::is_mounted(&paths.fs)? {
                 continue;
             }
             let computed = thread.and_then(computed_by).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::error::Holder;
 use crate::mountinfo::Mount;
 
 /// Processes with an open file, a working directory, a root or a mapping on one of the mounts.
-pub(crate) fn of_mounts(mounts: &[&Mount]) -> Vec<Holder> {
+pub(crate) fn of_mounts(mounts: &[Mount]) -> Vec<Holder> {
     let ids: HashSet<u64> = mounts.iter().map(|m| m.id).collect();
     let devices: HashSet<String> =
         mounts.iter().map(|m| format!("{:02x}:{:02x}", m.device.0, m.device.1)).collect();

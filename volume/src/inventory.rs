@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::client::ServerAbsent;
 use crate::error::Error;
+use crate::mountinfo::Mounts;
 use crate::node::Node;
 use crate::spec::ImageSpec;
-use crate::{krbd, layout, loopdev, mountinfo};
+use crate::{krbd, layout, loopdev};
 
 /// What holds an image's device up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +59,8 @@ impl Node {
         specs.extend(served.iter().map(|attached| attached.spec.clone()));
         let (images, volumes) = (self.layout.images(), self.layout.volumes());
         specs.extend(loopdev::list()?.iter().filter_map(|l| below(&l.backing, &images)));
-        let mounts = mountinfo::read()?;
-        specs.extend(mounts.iter().filter_map(|m| below(&m.point, &volumes)));
+        let mounts = Mounts::read()?;
+        specs.extend(mounts.below(&volumes).filter_map(|m| below(&m.point, &volumes)));
         let served: Vec<ImageSpec> =
             served.into_iter().filter(|attached| !attached.cut_off).map(|attached| attached.spec).collect();
         specs.into_iter().map(|spec| self.observed(spec, &mounts, &served)).collect()
@@ -73,7 +74,7 @@ impl Node {
         let served = self.client.find_settled(spec)?;
         let works = served.as_ref().is_some_and(|attached| !attached.cut_off);
         let works: &[ImageSpec] = if works { std::slice::from_ref(spec) } else { &[] };
-        let observed = self.observed(spec.clone(), &mountinfo::read()?, works)?;
+        let observed = self.observed(spec.clone(), &Mounts::read()?, works)?;
         let there = served.is_some()
             || observed.device.is_some()
             || observed.directory.is_some()
@@ -86,7 +87,7 @@ impl Node {
     /// # Errors
     /// When /proc or /sys can't be read.
     pub fn spec_of_device(&self, device: (u32, u32)) -> Result<Option<ImageSpec>, Error> {
-        self.spec_among(&mountinfo::read()?, device)
+        self.spec_among(&Mounts::read()?, device)
     }
 
     /// The volume of this run directory that is mounted or bound at exactly `path`, which must be canonical; of several
@@ -95,19 +96,15 @@ impl Node {
     /// # Errors
     /// When /proc or /sys can't be read.
     pub fn spec_of_mount(&self, path: &Path) -> Result<Option<ImageSpec>, Error> {
-        let mounts = mountinfo::read()?;
-        let Some(top) = mountinfo::at(&mounts, path).next_back() else { return Ok(None) };
+        let mounts = Mounts::read()?;
+        let Some(top) = mounts.top_at(path) else { return Ok(None) };
         self.spec_among(&mounts, top.device)
     }
 
-    fn spec_among(
-        &self,
-        mounts: &[mountinfo::Mount],
-        device: (u32, u32),
-    ) -> Result<Option<ImageSpec>, Error> {
+    fn spec_among(&self, mounts: &Mounts, device: (u32, u32)) -> Result<Option<ImageSpec>, Error> {
         let volumes = self.layout.volumes();
         // A volume's own mount names it even where its server, and with it the loop device's file, is gone.
-        let mounted = mounts.iter().filter(|m| m.device == device).find_map(|m| below(&m.point, &volumes));
+        let mounted = mounts.of_device(device).find_map(|m| below(&m.point, &volumes));
         if mounted.is_some() {
             return Ok(mounted);
         }
@@ -121,21 +118,14 @@ impl Node {
         Ok(krbd::devices()?.into_iter().find(ours).map(|k| k.spec))
     }
 
-    fn observed(
-        &self,
-        spec: ImageSpec,
-        mounts: &[mountinfo::Mount],
-        served: &[ImageSpec],
-    ) -> Result<Observed, Error> {
+    fn observed(&self, spec: ImageSpec, mounts: &Mounts, served: &[ImageSpec]) -> Result<Observed, Error> {
         let paths = self.layout.volume(&spec)?;
         let loops = loopdev::over(&paths.image_file)?;
         let krbd = krbd::devices_of(&spec, self.client.cluster.as_ref())?.into_iter().next();
         let numbers: Vec<_> = loops.iter().map(|l| l.device).chain(krbd.iter().map(|k| k.device)).collect();
-        let points: Vec<PathBuf> = mounts
-            .iter()
-            .filter(|m| numbers.contains(&m.device) || m.point.starts_with(&paths.dir))
-            .map(|m| m.point.clone())
-            .collect();
+        let of_devices = numbers.iter().flat_map(|number| mounts.of_device(*number));
+        let others = mounts.below(&paths.dir).filter(|m| !numbers.contains(&m.device));
+        let points: Vec<PathBuf> = of_devices.chain(others).map(|m| m.point).collect();
         let server = match (&krbd, served.contains(&spec)) {
             (Some(_), _) => Server::Kernel,
             (None, true) => Server::Alive,

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::error::{Doing, Error, HELD_UNSEEN};
-use crate::{devnode, holders, mountinfo, sys};
+use crate::mountinfo::{self, Mount, Mounts};
+use crate::{devnode, holders, sys};
 
 /// How often to ask for another device when somebody else was faster.
 const RACES: u32 = 200;
@@ -89,11 +90,8 @@ fn backing(name: &str) -> Option<PathBuf> {
 fn found_again(name: &str, path: &Path) -> Option<PathBuf> {
     let device = File::open(Path::new("/dev").join(name)).ok()?;
     let on = sys::loop_file_system(&device).ok()?;
-    let mounts = mountinfo::read().ok()?;
-    let mount = mounts
-        .iter()
-        .rev()
-        .find(|m| m.device == on && m.root == Path::new("/") && m.kind.starts_with("fuse"))?;
+    let whole = |m: &Mount| m.root == Path::new("/") && m.kind.starts_with("fuse");
+    let mount = Mounts::read().ok()?.of_device(on).filter(whole).last()?;
     Some(mount.point.join(path.file_name()?))
 }
 

@@ -13,7 +13,7 @@ use crate::close::unmount;
 use crate::error::{Doing, Error};
 use crate::identity::ClusterIdentity;
 use crate::layout::{self, Layout, VolumePaths};
-use crate::mountinfo::{self, Mount};
+use crate::mountinfo::{Mount, Mounts};
 use crate::spec::{AttachMode, How, ImageSpec, Mounted, NewVolume, OpenVolume};
 use crate::{filesystem, krbd, marker};
 
@@ -243,12 +243,12 @@ impl Node {
     /// Binds `data/` of the mounted file system, and makes sure that it is that and nothing else: an engine must
     /// never start on the host's own disk.
     fn bind(&self, paths: &VolumePaths) -> Result<(), Error> {
-        let mounts = mountinfo::read()?;
-        let fs = mountinfo::at(&mounts, &paths.fs).next_back().ok_or(Errno::NODEV);
+        let mounts = Mounts::read()?;
+        let fs = mounts.top_at(&paths.fs).ok_or(Errno::NODEV);
         let fs = fs.doing(|| format!("bind data of {}, which isn't mounted", paths.fs.display()))?;
-        let bound = |mounts: &[Mount]| {
-            mountinfo::at(mounts, &paths.data)
-                .next_back()
+        let bound = |mounts: &Mounts| {
+            mounts
+                .top_at(&paths.data)
                 .is_some_and(|m| m.device == fs.device && m.root == Path::new("/").join(marker::DATA))
         };
         if bound(&mounts) {
@@ -259,7 +259,7 @@ impl Node {
         let doing = || format!("bind {} at {}", source.display(), paths.data.display());
         rustix::mount::mount_bind(&source, &paths.data).doing(doing)?;
         fail_point!("volume::after-bind");
-        if bound(&mountinfo::read()?) { Ok(()) } else { Err(Errno::STALE).doing(doing) }
+        if bound(&Mounts::read()?) { Ok(()) } else { Err(Errno::STALE).doing(doing) }
     }
 
     /// What there is of a volume right now.

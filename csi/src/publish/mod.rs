@@ -28,7 +28,7 @@ use std::time::Duration;
 use aldaas_api::context::{VolumeContext, Wanted};
 use aldaas_api::{CloneName, GoldenImageName, VolumeId};
 use aldaas_golden as golden;
-use aldaas_volume as volume;
+use aldaas_volume::{self as volume, mountinfo};
 use fail::fail_point;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -204,8 +204,7 @@ impl Publisher {
             let Some(spec) = target.refuse_taken(target.look(&node)?)? else {
                 return refuse_elsewhere(&node, &pool, &request_).map(|()| None);
             };
-            let read_only =
-                crate::target::mount_at(&target.path())?.is_some_and(|mount| mount.is_read_only());
+            let read_only = mountinfo::top_at(&target.path())?.is_some_and(|mount| mount.is_read_only());
             Ok(Some((spec, read_only)))
         })
         .await?;

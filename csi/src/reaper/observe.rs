@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aldaas_api::CloneName;
 use aldaas_golden::{self as golden, KnownClones, ListedClone, Store};
-use aldaas_volume::{self as volume, ImageSpec, mountinfo};
+use aldaas_volume::mountinfo::Mounts;
+use aldaas_volume::{self as volume, ImageSpec};
 
 use super::Parts;
 use super::observed::{Build, Facts, Observed, SeenClone, SeenTarget, SeenVolume, owner_of};
@@ -217,7 +218,7 @@ fn build(store: &Store, spec: &ImageSpec) -> golden::Result<Build> {
 /// Where our volumes are mounted below kubelet's directory, and the directories at which they were to be.
 fn targets(here: &[volume::Observed], kubelet_dir: &Path) -> Result<Vec<SeenTarget>, volume::Error> {
     let kubelet_dir = kubelet_dir.canonicalize().unwrap_or_else(|_| kubelet_dir.to_owned());
-    let mounts = mountinfo::read()?;
+    let mounts = Mounts::read()?;
     let mut targets = Vec::new();
     for found in here {
         for path in found.mounts.iter().filter(|path| path.starts_with(&kubelet_dir)) {
@@ -227,7 +228,7 @@ fn targets(here: &[volume::Observed], kubelet_dir: &Path) -> Result<Vec<SeenTarg
     }
     for path in directories(&kubelet_dir) {
         // What is mounted is not touched: it may be a file system that does not answer.
-        if mountinfo::at(&mounts, &path).next().is_none() && path.is_dir() {
+        if mounts.top_at(&path).is_none() && path.is_dir() {
             let noted = path.parent().is_some_and(is_noted);
             targets.push(SeenTarget { owner: owner_of(&path, &kubelet_dir), path, holds: None, noted });
         }

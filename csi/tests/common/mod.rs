@@ -350,5 +350,5 @@ pub fn code<T>(result: &Result<T, Status>) -> Code {
 
 /// Whether anything is mounted at exactly this path.
 pub fn is_mounted(path: &Path) -> bool {
-    aldaas_volume::mountinfo::at(&aldaas_volume::mountinfo::read().unwrap(), path).next().is_some()
+    aldaas_volume::mountinfo::is_mounted(path).unwrap()
 }
