@@ -1,4 +1,4 @@
-"""Speaks to the API server that hack/kube started in a directory: `wait` until it is ready, `apply FILE...`.
+"""Speaks to the API server that hack/kube started in a directory: `wait` until it is ready, `apply FILE...`, `empty` it.
 
 kubectl is not to be had everywhere; Python is.
 """
@@ -71,7 +71,52 @@ def apply(file):
     until(f"{name} is served", lambda: established(path))
 
 
-if sys.argv[2] == "wait":
+# What the API server makes itself, or what says what there may be.
+KEPT = {"apiservices", "customresourcedefinitions", "clusterroles", "clusterrolebindings", "roles", "rolebindings",
+        "priorityclasses", "flowschemas", "prioritylevelconfigurations", "namespaces", "componentstatuses"}
+
+
+def kinds():
+    """Where the objects of each kind are listed that can be removed."""
+    groups = json.loads(call("GET", "/apis"))["groups"]
+    versions = ["/api/v1"] + ["/apis/" + group["preferredVersion"]["groupVersion"] for group in groups]
+    for version in versions:
+        for kind in json.loads(call("GET", version))["resources"]:
+            if {"list", "delete"} <= set(kind["verbs"]) and kind["name"] not in KEPT:
+                yield version, kind
+
+
+def remove(version, kind, metadata):
+    namespace = f"/namespaces/{metadata['namespace']}" if kind["namespaced"] else ""
+    path = f"{version}{namespace}/{kind['name']}/{metadata['name']}"
+    try:
+        if metadata.get("finalizers"):
+            call("PATCH", path, b'{"metadata": {"finalizers": null}}', "application/merge-patch+json")
+        call("DELETE", path + "?gracePeriodSeconds=0")
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise
+
+
+def empty():
+    for version, kind in kinds():
+        for item in json.loads(call("GET", f"{version}/{kind['name']}"))["items"] or []:
+            metadata = item["metadata"]
+            if not metadata.get("namespace", "").startswith("kube-") and metadata["name"] != "kubernetes":
+                remove(version, kind, metadata)
+    # No controller ends a namespace here.
+    for item in json.loads(call("GET", "/api/v1/namespaces"))["items"]:
+        name = item["metadata"]["name"]
+        path = f"/api/v1/namespaces/{name}"
+        if not name.startswith("kube-") and name != "default":
+            gone = json.loads(call("DELETE", path))
+            gone["spec"]["finalizers"] = []
+            call("PUT", path + "/finalize", json.dumps(gone).encode(), "application/json")
+
+
+if sys.argv[2] == "empty":
+    empty()
+elif sys.argv[2] == "wait":
     until("the API server is ready", lambda: call("GET", "/readyz") == b"ok")
 else:
     for argument in sys.argv[3:]:

@@ -24,7 +24,8 @@ loops_below() {
 krbd_of() {
   local file LINE
   for file in /sys/bus/rbd/devices/*/cluster_fsid; do
-    line_of "$file" && [ "$LINE" = "$1" ] || continue
+    line_of "$file" || continue
+    [ "$LINE" = "$1" ] || continue
     file=${file%/cluster_fsid}
     echo "${file##*/}"
   done

@@ -325,7 +325,8 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(50));
+        // To look may cost more than what is waited for.
+        std::thread::sleep((begun.elapsed() / 10).clamp(Duration::from_millis(20), Duration::from_secs(1)));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A real Kubernetes API server, as `hack/kube` starts it.
 
+use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,10 +50,19 @@ impl Kube {
     }
 }
 
-/// An API server for one test, removed when dropped.
+/// An API server for one test.
 #[derive(Debug)]
 pub struct OwnKube {
     kube: Kube,
+    then: Then,
+}
+
+/// What becomes of it when the test is over.
+#[derive(Debug)]
+enum Then {
+    Remove,
+    /// The next test gets it, without what this one made. `File` is locked for as long.
+    Lend(#[expect(dead_code, reason = "what counts is when it is closed")] File),
 }
 
 impl OwnKube {
@@ -62,8 +72,28 @@ impl OwnKube {
             env::var("ALDAAS_KUBECONFIG").unwrap_or_else(|_| "/tmp/aldaas-kube/kubeconfig".to_owned());
         let base = Path::new(&shared).parent().unwrap_or(Path::new("/tmp/aldaas-kube"));
         let dir = PathBuf::from(unique(&format!("{}-own-", base.display())));
-        kube("up", &dir, None).unwrap_or_else(|error| panic!("start a Kubernetes of one's own: {error}"));
-        OwnKube { kube: Kube { dir } }
+        up(&dir);
+        OwnKube { kube: Kube { dir }, then: Then::Remove }
+    }
+
+    /// One that another test has done with: starting one takes seconds, emptying it does not.
+    pub(crate) fn lent() -> OwnKube {
+        // Who removes the shared one removes those beside it.
+        let Ok(shared) = env::var("ALDAAS_KUBECONFIG") else { return OwnKube::start() };
+        let base = Path::new(&shared).parent().unwrap_or(Path::new("/tmp/aldaas-kube"));
+        let free = |n: u32| {
+            let dir = PathBuf::from(format!("{}-lent-{n}", base.display()));
+            let lock = File::create(format!("{}.lent", dir.display())).expect("make a lock");
+            lock.try_lock().is_ok().then_some((dir, lock))
+        };
+        let (dir, lock) = (0..64).find_map(free).expect("one in 64 is free");
+        // Who had it died over it.
+        if in_use(&dir).exists() {
+            kube("down", &dir, None).unwrap_or_else(|error| panic!("{error}"));
+        }
+        up(&dir);
+        fs::write(in_use(&dir), "").expect("mark it as in use");
+        OwnKube { kube: Kube { dir }, then: Then::Lend(lock) }
     }
 
     /// Stops a program; its data stays.
@@ -103,10 +133,26 @@ impl Deref for OwnKube {
 
 impl Drop for OwnKube {
     fn drop(&mut self) {
-        if let Err(error) = kube("down", &self.dir, None) {
-            eprintln!("{error}");
+        let done = match self.then {
+            Then::Remove => kube("down", &self.dir, None),
+            Then::Lend(_) => kube("empty", &self.dir, None),
+        };
+        match (done, &self.then) {
+            (Err(error), _) => eprintln!("{error}"),
+            (Ok(()), Then::Lend(_)) => {
+                let _ = fs::remove_file(in_use(&self.dir));
+            }
+            (Ok(()), Then::Remove) => {}
         }
     }
+}
+
+fn in_use(dir: &Path) -> PathBuf {
+    dir.join("in-use")
+}
+
+fn up(dir: &Path) {
+    kube("up", dir, None).unwrap_or_else(|error| panic!("start a Kubernetes of one's own: {error}"));
 }
 
 fn kube(what: &str, dir: &Path, daemon: Option<KubeDaemon>) -> Result<(), String> {

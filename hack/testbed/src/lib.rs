@@ -150,6 +150,11 @@ impl Testbed {
         OwnKube::start()
     }
 
+    /// One for this test alone that was another test's before, and holds nothing but our kinds.
+    pub fn lent_kube() -> OwnKube {
+        OwnKube::lent()
+    }
+
     /// The built program `name`, of the same profile as the running test.
     ///
     /// # Panics

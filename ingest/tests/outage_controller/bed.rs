@@ -74,7 +74,7 @@ impl<'a> Bed<'a> {
     pub async fn on(own: &'a Testbed) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let testbed = Testbed::get();
-        let (kube, pool, scratch) = (Testbed::own_kube(), own.fresh_pool(), own.scratch());
+        let (kube, pool, scratch) = (Testbed::lent_kube(), own.fresh_pool(), own.scratch());
         let file = kube::config::Kubeconfig::read_from(kube.kubeconfig()).unwrap();
         let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
         let client = Client::try_from(config).unwrap();
