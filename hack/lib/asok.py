@@ -5,7 +5,6 @@ Usage: asok.py PID SECONDS SOCKET COMMAND KEY=VALUE
 """
 
 import json
-import os
 import socket
 import struct
 import sys
@@ -22,11 +21,19 @@ def ask(path, command):
             return json.loads(said.read(length))
 
 
+def lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            return stat.read().rpartition(") ")[2][:1] != "Z"
+    except OSError:
+        return False
+
+
 def main() -> int:
     pid, seconds, path, command, wanted = sys.argv[1:]
     key, value = wanted.split("=")
     deadline = time.monotonic() + int(seconds)
-    while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
+    while time.monotonic() < deadline and lives(pid):
         try:
             if str(ask(path, command).get(key)) == value:
                 return 0

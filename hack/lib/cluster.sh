@@ -96,11 +96,11 @@ wait_for() {
 
 mon_commands() { /usr/bin/python3 "$HACK/lib/mon-commands.py" "$D/ceph.conf" "${1:-30}"; }
 
-# Waits until daemon $2 answers $3 with $4 (KEY=VALUE), at most $1 seconds, and no longer than it lives.
+# Waits until daemon $2, which was just started, answers $3 with $4 (KEY=VALUE), at most $1 seconds, and no longer than it lives.
 wait_until_says() {
-  local pid
-  pid=$(daemon_pid "$2") || { say "$2 ended"; return 1; }
-  /usr/bin/python3 -IS "$HACK/lib/asok.py" "$pid" "$1" "$D/run/$2.asok" "$3" "$4" || { say "$2 is not there in time"; return 1; }
+  # Not `daemon_pid`: a process that is about to become its program has no arguments for a moment.
+  /usr/bin/python3 -IS "$HACK/lib/asok.py" "$(cat "$D/run/$2.pid")" "$1" "$D/run/$2.asok" "$3" "$4" ||
+    { say "$2 ended, or is not there in time"; return 1; }
 }
 
 listens() { (: <"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
